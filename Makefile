@@ -1,0 +1,69 @@
+# Two commands for newcomers: `make run` and `make test`. Each does all its own set-up.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+BUS ?= embedded
+ARGS ?=
+
+.PHONY: run up test fast lint types contracts format docs docs-check bench lock clean
+.DEFAULT_GOAL := run
+
+# -- set-up -------------------------------------------------------------------------------------------------------
+
+$(VENV)/.run-ready: requirements.lock pyproject.toml client/pyproject.toml
+	@echo "Setting up $(VENV) (once) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Serai needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e client
+	@touch $@
+
+$(VENV)/.dev-ready: $(VENV)/.run-ready requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# -- the platform -------------------------------------------------------------------------------------------------
+
+run: $(VENV)/.run-ready  ## run the example jobs on the embedded platform (BUS=amqp: over a RabbitMQ)
+	@$(BIN)/serai-platform run --bus $(BUS) $(ARGS)
+
+up: $(VENV)/.run-ready  ## start the embedded platform and leave it running
+	@$(BIN)/serai-platform up --bus $(BUS) $(ARGS)
+
+# -- development --------------------------------------------------------------------------------------------------
+
+test: $(VENV)/.dev-ready  ## everything that can be tested here, servers included
+	@tests/set-up
+	@$(BIN)/python -m pytest $(ARGS)
+
+fast: $(VENV)/.dev-ready  ## the tests that need nothing outside the process
+	@$(BIN)/python -m pytest -m fast $(ARGS)
+
+lint: $(VENV)/.dev-ready types contracts  ## style, types, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev-ready
+	@$(BIN)/mypy services shared client/serai
+
+contracts: $(VENV)/.dev-ready
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.dev-ready
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+docs: $(VENV)/.dev-ready  ## write the generated diagrams and references
+	@$(BIN)/python -m services.docs docs
+
+docs-check: $(VENV)/.dev-ready  ## fail when a generated document is not up to date
+	@$(BIN)/python -m services.docs docs --check
+
+bench: $(VENV)/.dev-ready  ## measure, and write bench/results.json
+	@$(BIN)/python -m bench $(ARGS)
+
+lock: $(VENV)/.dev-ready  ## make the hash-locked requirements anew from pyproject.toml
+	@$(BIN)/python -m services.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

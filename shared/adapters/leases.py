@@ -1,0 +1,54 @@
+"""Leases as rows: who leads, until when, with which fencing number. The same statements on every database.
+
+Used by the Store adapters (`acquire_lease`, `release_lease`); `check_lease` by services, inside every transaction
+that only the leader may do. Not a lock service: a lease is as good as its database.
+"""
+
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import Connection, MetaData, insert, select, update
+
+from shared.errors import Conflict
+from shared.ports import Lease
+from shared.runtime.clock import moment
+from shared.runtime.tables import RuntimeTables
+
+LEASES: Final = RuntimeTables(MetaData()).leases
+_NOBODY: Final = ""
+
+
+def acquire(connection: Connection, name: str, holder: str, ttl_s: float, now: datetime) -> Lease | None:
+    """Take a lease that is new, released or run out, or renew one's own; None while somebody else's is good.
+
+    `fence` grows by 1 with every change of holder. Needs a serialisable transaction.
+    """
+    until = now.timestamp() + ttl_s
+    row = connection.execute(select(LEASES).where(LEASES.c.name == name)).first()
+    if row is None:
+        connection.execute(insert(LEASES), {"name": name, "holder": holder, "fence": 1, "until": until})
+        return Lease(name, holder, 1, moment(int(until * 1_000_000)))
+    if row.holder != holder and row.until > now.timestamp():
+        return None
+    fence = row.fence if row.holder == holder else row.fence + 1
+    connection.execute(update(LEASES).where(LEASES.c.name == name).values(holder=holder, fence=fence, until=until))
+    return Lease(name, holder, fence, moment(int(until * 1_000_000)))
+
+
+def release(connection: Connection, lease: Lease) -> None:
+    """Give a lease back; nothing happens when it is not ours any more."""
+    connection.execute(
+        update(LEASES)
+        .where(LEASES.c.name == lease.name, LEASES.c.holder == lease.holder, LEASES.c.fence == lease.fence)
+        .values(holder=_NOBODY, until=0.0)
+    )
+
+
+def check_lease(connection: Connection, lease: Lease) -> None:
+    """Raise Conflict (code `lease_lost`) unless `lease` is still the newest of its name.
+
+    Call it in the transaction whose writes it protects: a deposed leader then cannot write, however late it wakes.
+    """
+    row = connection.execute(select(LEASES.c.holder, LEASES.c.fence).where(LEASES.c.name == lease.name)).first()
+    if row is None or row.holder != lease.holder or row.fence != lease.fence:
+        raise Conflict(f"{lease.holder} no longer holds the lease {lease.name!r}", code="lease_lost")

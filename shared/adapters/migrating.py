@@ -1,0 +1,125 @@
+"""Migrations: bring a service's database to the newest version of its package, with Alembic and no ini file.
+
+Called by the Store adapters when they open. A service owns a regular package, e.g. `services.scheduler.migrations`,
+with `__init__.py` and `versions/NNNN_title.py` (and `versions/__init__.py`); this module is their common env.py. The
+same code runs on SQLite and PostgreSQL: it is handed a sync `Connection` that is inside a transaction, and the whole
+way to the newest version is one transaction (on PostgreSQL: `await connection.run_sync(migrate, package)`).
+
+How a first version looks (`versions/0001_first.py`), every table by name:
+
+    from alembic import op
+    from services.scheduler import store
+    from shared.adapters.migrating import create_tables
+
+    revision, down_revision = "0001", None
+
+    def upgrade() -> None:
+        create_tables(op.get_bind(), store.jobs, store.attempts, *store.runtime.all)
+
+Rule: until the first release, edit 0001. After it, a table never changes under an old version: who changes one first
+writes its old form into the old version as `op.create_table(...)`, then adds version 0002 with `op.add_column(...)`
+and so on. `differences` finds whoever forgot; a test asks it for every service.
+"""
+
+import ast
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, MetaData, Table, inspect, select, table, text
+from sqlalchemy import column as sql_column
+
+from shared.errors import Misconfigured
+
+_VERSION_TABLE = "alembic_version"
+_ADVISORY_LOCK = 7_360_241
+"""Any constant: copies of a service that start together on PostgreSQL migrate one after another."""
+
+
+def migrate(connection: Connection, package: str) -> bool:
+    """Bring the database behind `connection` to the newest version of `package`; True when something was to do.
+
+    `connection` is in a transaction, which the caller commits. Alembic is imported only when there is something to
+    do. Raises Misconfigured for a database that is newer than this release or a package without one newest version.
+    """
+    folder = _folder(package)
+    history = _history(folder)
+    newest = _newest(package, history)
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+    present = _present(connection)
+    if present == newest:
+        return False
+    if present is not None and present not in history:
+        raise Misconfigured(
+            f"the database is at version {present} of {package}, which this release does not know (its newest is "
+            f"{newest}): run the release that wrote it, or a newer one"
+        )
+    _upgrade(connection, folder)
+    return True
+
+
+def create_tables(connection: Connection, *tables: Table) -> None:
+    """Create exactly these tables with their indexes, for a version file. All belong to one MetaData."""
+    tables[0].metadata.create_all(connection, tables=list(tables), checkfirst=False)
+
+
+def differences(connection: Connection, metadata: MetaData) -> list[Any]:
+    """What Alembic's autogenerate would still change to make the database look like `metadata`; empty is right."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    return list(compare_metadata(MigrationContext.configure(connection), metadata))
+
+
+def _folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise Misconfigured(f"{package} is not a package with migrations")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _history(folder: Path) -> dict[str, str | None]:
+    """revision -> down_revision, read from the sources: importing them would import Alembic."""
+    return dict(_revision(path) for path in sorted((folder / "versions").glob("[0-9]*.py")))
+
+
+def _revision(path: Path) -> tuple[str, str | None]:
+    found: dict[str, str | None] = {}
+    for node in ast.parse(path.read_text()).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=value)):
+                found[name] = value  # type: ignore[assignment]
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=value)):
+                found[name] = value  # type: ignore[assignment]
+            case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)):
+                found |= {n.id: v.value for n, v in zip(names, values, strict=True)}  # type: ignore[attr-defined]
+    if "revision" not in found or "down_revision" not in found:
+        raise Misconfigured(f"{path.name} must set 'revision' and 'down_revision' to plain constants")
+    return str(found["revision"]), found["down_revision"]
+
+
+def _newest(package: str, history: dict[str, str | None]) -> str:
+    heads = set(history) - set(history.values())
+    if len(heads) != 1:
+        raise Misconfigured(f"{package} must have exactly one newest version, it has {sorted(heads)}")
+    return heads.pop()
+
+
+def _present(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(_VERSION_TABLE):
+        return None
+    found = connection.execute(select(table(_VERSION_TABLE, sql_column("version_num")).c.version_num)).scalar()
+    return None if found is None else str(found)
+
+
+def _upgrade(connection: Connection, folder: Path) -> None:
+    from alembic.config import Config
+    from alembic.environment import EnvironmentContext
+    from alembic.script import ScriptDirectory
+
+    script = ScriptDirectory(str(folder))
+    steps = lambda revision, _context: script._upgrade_revs("head", revision)  # noqa: E731, SLF001
+    with EnvironmentContext(Config(), script, fn=steps) as environment:
+        environment.configure(connection=connection, transactional_ddl=True)
+        environment.run_migrations()

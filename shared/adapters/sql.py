@@ -1,0 +1,64 @@
+"""The two statements that SQLite and PostgreSQL spell alike but SQLAlchemy Core has no common word for.
+
+Used by services' `store.py` and by the runtime inside `Store.transact`. Everything else is plain Core.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from sqlalchemy import Connection, Table
+from sqlalchemy.dialects import postgresql, sqlite
+
+Row = Mapping[str, object]
+_Insert = sqlite.Insert | postgresql.Insert
+
+
+def insert_or_ignore(connection: Connection, table: Table, values: Row | Sequence[Row]) -> bool:
+    """Insert one row or many, leaving out those that clash with any unique key. True when at least one was new.
+
+    Rows of one call have the same columns.
+    """
+    rows = [values] if isinstance(values, Mapping) else values
+    if not rows:
+        return False
+    return connection.execute(_ignoring(table, connection.dialect.name), _parameters(rows)).rowcount > 0
+
+
+def upsert(connection: Connection, table: Table, values: Row | Sequence[Row], keys: Sequence[str]) -> None:
+    """Insert one row or many; where `keys` (a unique key) clash, overwrite the other columns that were given.
+
+    Rows of one call have the same columns.
+    """
+    rows = [values] if isinstance(values, Mapping) else values
+    if not rows:
+        return
+    statement = _overwriting(table, connection.dialect.name, tuple(keys), tuple(rows[0]))
+    connection.execute(statement, _parameters(rows))
+
+
+def _parameters(rows: Sequence[Row]) -> dict[str, object] | list[dict[str, object]]:
+    """One row goes to `execute`, several to `executemany`: the first is cheaper and counts rows everywhere."""
+    return dict(rows[0]) if len(rows) == 1 else [dict(row) for row in rows]
+
+
+@lru_cache(maxsize=256)
+def _ignoring(table: Table, dialect: str) -> _Insert:
+    return _insert(table, dialect).on_conflict_do_nothing()
+
+
+@lru_cache(maxsize=256)
+def _overwriting(table: Table, dialect: str, keys: tuple[str, ...], columns: tuple[str, ...]) -> _Insert:
+    statement = _insert(table, dialect)
+    others = {name: statement.excluded[name] for name in columns if name not in keys}
+    if not others:
+        return statement.on_conflict_do_nothing(index_elements=list(keys))
+    return statement.on_conflict_do_update(index_elements=list(keys), set_=others)
+
+
+def _insert(table: Table, dialect: str) -> _Insert:
+    match dialect:
+        case "sqlite":
+            return sqlite.insert(table)
+        case "postgresql":
+            return postgresql.insert(table)
+    raise NotImplementedError(f"no insert with conflict clause is known for {dialect}: add it here")

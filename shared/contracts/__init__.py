@@ -1,0 +1,1 @@
+"""The platform's whole vocabulary: commands, events, reasons, envelope, codec, routes, questions."""

@@ -1,0 +1,192 @@
+"""Questions between services, over HTTP at `/internal/...`: what is asked and what is answered.
+
+Questions change nothing. One asked for a user carries that user's read grant in `Serai-Read-Grant`; every one
+carries the asking service's identity in `Authorization: Bearer <service token>` (settings: `service_token`).
+"""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from shared.contracts.commands import Principal
+from shared.contracts.reasons import Reason, Verdict
+from shared.job import JobSpec
+from shared.site import SiteCapacity
+
+
+class Answer(BaseModel):
+    """Base of requests and answers alike; unknown fields are ignored, so services roll one by one."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+# -- auth ---------------------------------------------------------------------------------------------------------
+
+
+class ContextRequest(Answer):
+    """`POST /internal/context` at auth: who is behind this bearer token?  401 problem when nobody is."""
+
+    token: str
+
+
+class Membership(Answer):
+    """A VO, the role held there, and the verbs that auth's table gives to that role."""
+
+    vo: str
+    role: str
+    verbs: frozenset[str]
+
+
+class Context(Answer):
+    """A verified principal and what they may do. Good until `expires_at`, and cached no longer than 60 s.
+
+    `platform_verbs` hold everywhere (site operators). `read_grant` is a JWS naming principal and verbs per VO, for
+    questions to other services.
+    """
+
+    principal: Principal
+    memberships: tuple[Membership, ...]
+    platform_roles: tuple[str, ...] = ()
+    platform_verbs: frozenset[str] = frozenset()
+    expires_at: datetime
+    read_grant: str
+
+    def may(self, verb: str, vo: str) -> bool:
+        """Whether the principal has this verb in this VO."""
+        return any(membership.vo == vo and verb in membership.verbs for membership in self.memberships)
+
+
+class GrantItem(Answer):
+    """One command to be granted: the digest is SHA-256 (hex) of the exact body."""
+
+    verb: str
+    vo: str | None
+    message_type: str
+    body_sha256: str
+    content_type: str = "application/json"
+    own: bool = True
+    """Whether the caller owns what the command acts on (cancel: own or VO-wide verb)."""
+
+
+class GrantRequest(Answer):
+    """`POST /internal/grants` at auth: up to 1,000 commands of one caller, one question."""
+
+    token: str
+    items: tuple[GrantItem, ...]
+
+
+class GrantAnswer(Answer):
+    """For each item in order: a grant, or why not."""
+
+    grant: str | None = None
+    refusal: str | None = None
+    refusal_code: str | None = None
+
+
+class GrantsAnswer(Answer):
+    answers: tuple[GrantAnswer, ...]
+
+
+class DecisionRequest(Answer):
+    """`POST /internal/decisions` at auth, asked at dispatch: may this job of this owner still run at this site?"""
+
+    principal: Principal
+    vo: str
+    verb: str
+    site: str | None = None
+
+
+class Decision(Answer):
+    allowed: bool
+    code: str = ""
+    message: str = ""
+
+
+# -- scheduler ----------------------------------------------------------------------------------------------------
+
+
+class ExplainRequest(Answer):
+    """`POST /internal/explain` at the scheduler: where would this go, if it were handed in now?"""
+
+    spec: JobSpec
+
+
+class Explanation(Answer):
+    """Why a job is where it is, or where it would go: the summary and each site's verdict.
+
+    `position` counts jobs of the queue that are served before this one (0 = next), where it is queued.
+    """
+
+    state: str
+    summary: str
+    reason: Reason | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    position: int | None = None
+    job_id: UUID | None = None
+
+
+class SiteStatus(Answer):
+    """One row of `GET /internal/sites` at the scheduler. Cores and MiB are totals over usable nodes."""
+
+    name: str
+    country: str
+    vos: tuple[str, ...]
+    cluster: str
+    health: str
+    reachable: bool
+    suspect: bool = False
+    cordoned: bool = False
+    cordon_reason: str | None = None
+    hardware: tuple[str, ...] = ()
+    carbon_g_per_kwh: float | None = None
+    cost_per_core_hour: float | None = None
+    capacity: SiteCapacity | None = None
+    cores_total: float = 0
+    cores_free: float = 0
+    memory_mib_total: int = 0
+    memory_mib_free: int = 0
+    gpus_total: int = 0
+    gpus_free: int = 0
+    attempts: int = 0
+    observed_at: datetime | None = None
+
+
+class SitesAnswer(Answer):
+    sites: tuple[SiteStatus, ...]
+
+
+class EventsAnswer(Answer):
+    """`GET /internal/jobs/{id}/events?after=<sequence>&attempt=<n>` at scheduler (attempt 0) and monitor.
+
+    Structured CloudEvents in order of sequence, at most 1,000: fills any hole that a reader finds.
+    """
+
+    events: tuple[dict[str, Any], ...]
+
+
+class StraysRequest(Answer):
+    """`POST /internal/attempts:strays` at the scheduler, by the monitor: which of these are not current?"""
+
+    attempts: tuple[str, ...]
+
+
+class StraysAnswer(Answer):
+    strays: tuple[str, ...]
+
+
+# -- monitor ------------------------------------------------------------------------------------------------------
+
+
+class OutputItem(Answer):
+    name: str
+    size: int
+    problem: str | None = None
+    attempt: int
+
+
+class OutputsAnswer(Answer):
+    """`GET /internal/jobs/{id}/outputs` at the monitor; bytes at `/internal/jobs/{id}/outputs/{name}`."""
+
+    outputs: tuple[OutputItem, ...]

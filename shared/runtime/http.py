@@ -1,0 +1,101 @@
+"""What every service's HTTP face has: problems for errors, health, and a door for other services only."""
+
+import hmac
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from shared.errors import Refused, SeraiError, Unavailable
+from shared.runtime import logs, problems
+from shared.runtime.service import Service
+
+log = logs.get("runtime.http")
+
+_BY_STATUS = {401: "unauthenticated", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+
+
+def internal_only(service_token: str) -> Callable[[Request], None]:
+    """A dependency that lets other services in and nobody else: `Authorization: Bearer <service token>`."""
+    expected = f"Bearer {service_token}".encode()
+
+    def check(request: Request) -> None:
+        given = request.headers.get("authorization", "").encode()
+        if not hmac.compare_digest(given, expected):
+            raise Refused("this route is for services of the platform only", code="unauthenticated")
+
+    return check
+
+
+def problem_response(
+    code: str, detail: str, *, base: str = "", headers: dict[str, str] | None = None, **members: Any
+) -> Response:
+    """A ready problem+json response."""
+    status, body = problems.document(code, detail, base=base, **members)
+    return JSONResponse(body, status_code=status, headers=headers, media_type=problems.CONTENT_TYPE)
+
+
+def error_response(error: Exception, base: str = "") -> Response:
+    """The response for any error: ours with its words, a stranger with none (they go to the log)."""
+    code = problems.code_of(error)
+    headers: dict[str, str] = {}
+    if isinstance(error, Unavailable):
+        headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
+    if problems.PROBLEMS[code].status == 401:
+        headers["WWW-Authenticate"] = "Bearer" if code == "unauthenticated" else 'Bearer error="invalid_token"'
+    if isinstance(error, SeraiError):
+        return problem_response(code, error.what, base=base, headers=headers, **error.details)
+    log.error("unexpected_error", error=repr(error), exc_info=error)
+    return problem_response(code, "An unexpected error; the operators find it in the log.", base=base, headers=headers)
+
+
+def install_problems(app: FastAPI, base: str = "") -> None:
+    """Make every error that leaves `app` a problem document whose `type` lies under `base`."""
+
+    async def ours(request: Request, error: Exception) -> Response:
+        return error_response(error, base)
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = _BY_STATUS.get(error.status_code, "internal" if error.status_code >= 500 else "invalid_request")
+        detail = {
+            "not_found": "There is no such thing here.",
+            "method_not_allowed": f"{request.method} is not allowed here.",
+        }.get(code, str(error.detail))
+        return problem_response(code, detail, base=base, headers=dict(error.headers or {}))
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        errors = [
+            {"pointer": "/" + "/".join(str(part) for part in item["loc"][1:]), "detail": item["msg"]}
+            for item in error.errors()
+        ]
+        code = "undecodable" if any(item["type"] == "json_invalid" for item in error.errors()) else "invalid_request"
+        detail = "; ".join(f"{item['pointer']}: {item['detail']}" for item in errors)[:1000]
+        return problem_response(code, detail, base=base, errors=errors)
+
+    app.add_exception_handler(SeraiError, ours)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(Exception, ours)
+
+
+def install_health(app: FastAPI, service: Service) -> None:
+    """`/healthz`: the process answers. `/readyz`: it can do its work; otherwise 503 naming each culprit."""
+
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok", "service": service.name}
+
+    async def readyz() -> Response:
+        culprits = await service.not_ready()
+        body = {
+            "status": "not ready" if culprits else "ok", "service": service.name,
+            "checks": {name: culprits.get(name, "ok") for name in service.checks},
+        }  # fmt: skip
+        return JSONResponse(body, status_code=503 if culprits else 200)
+
+    app.add_api_route("/healthz", healthz, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/readyz", readyz, methods=["GET"], include_in_schema=False)

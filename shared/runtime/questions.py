@@ -1,0 +1,111 @@
+"""Asking another service: HTTP to its `/internal/...`. A question changes nothing: a failed one is just Unavailable."""
+
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import httpx2 as httpx
+from pydantic import BaseModel, ValidationError
+
+from shared.errors import Conflict, NotFound, Refused, SeraiError, Unavailable
+
+A = TypeVar("A", bound=BaseModel)
+
+READ_GRANT_HEADER = "Serai-Read-Grant"
+
+
+class Questions:
+    """A client of one other service. `transport` lets embedded services talk without a socket."""
+
+    def __init__(
+        self,
+        base_url: str,
+        service: str,
+        service_token: str,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        timeout_s: float = 5.0,
+    ) -> None:
+        self._service = service
+        self._client = httpx.AsyncClient(
+            base_url=base_url,
+            transport=transport,
+            timeout=httpx.Timeout(timeout_s, connect=2.0),
+            headers={"Authorization": f"Bearer {service_token}"},
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        answer: type[A],
+        *,
+        body: BaseModel | None = None,
+        params: dict[str, Any] | None = None,
+        read_grant: str | None = None,
+    ) -> A:
+        """One question, one answer. Raises what the problem document says, or Unavailable when there is none."""
+        response = await self._send(method, path, body, params, read_grant)
+        try:
+            return answer.model_validate_json(response.content)
+        except ValidationError as error:
+            raise Unavailable(f"{self._service} answered {path} in a form that is not understood: {error}") from error
+
+    async def fetch(self, path: str, *, params: dict[str, Any] | None = None, read_grant: str | None = None) -> bytes:
+        """The bytes at a path."""
+        return (await self._send("GET", path, None, params, read_grant)).content
+
+    async def stream(
+        self, path: str, *, params: dict[str, Any] | None = None, read_grant: str | None = None
+    ) -> AsyncIterator[bytes]:
+        """The bytes at a path as they come; no deadline between chunks. Close the iterator to stop."""
+        timeout = httpx.Timeout(5.0, read=None)
+        headers = {READ_GRANT_HEADER: read_grant} if read_grant else {}
+        try:
+            async with self._client.stream("GET", path, params=params, headers=headers, timeout=timeout) as response:
+                if response.status_code >= 400:
+                    await response.aread()
+                    raise self._error(response)
+                async for chunk in response.aiter_raw():
+                    yield chunk
+        except httpx.TransportError as error:
+            raise self._away(error) from error
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _send(
+        self, method: str, path: str, body: BaseModel | None, params: dict[str, Any] | None, read_grant: str | None
+    ) -> httpx.Response:
+        headers = {READ_GRANT_HEADER: read_grant} if read_grant else {}
+        content = None
+        if body is not None:
+            content, headers["Content-Type"] = body.model_dump_json().encode(), "application/json"
+        try:
+            response = await self._client.request(method, path, content=content, params=params, headers=headers)
+        except httpx.TransportError as error:
+            raise self._away(error) from error
+        if response.status_code >= 400:
+            raise self._error(response)
+        return response
+
+    def _away(self, error: Exception) -> Unavailable:
+        return Unavailable(f"{self._service} does not answer: {error!r}", code="unavailable")
+
+    def _error(self, response: httpx.Response) -> SeraiError:
+        """The error that a problem document stands for, as if it had been raised here."""
+        try:
+            problem = response.json()
+        except ValueError:
+            problem = {}
+        what = str(problem.get("detail") or f"{self._service} answered {response.status_code}")
+        code = str(problem.get("code") or "")
+        if response.status_code == 404:
+            return NotFound(what, code=code)
+        if response.status_code == 409:
+            return Conflict(what, code=code)
+        if response.status_code < 500 and response.status_code != 429:
+            return Refused(what, code=code)
+        retry_after = response.headers.get("retry-after", "")
+        return Unavailable(what, code=code, retry_after_s=float(retry_after) if retry_after.isdigit() else 1.0)

@@ -1,0 +1,110 @@
+"""Running services: named tasks under supervision, readiness, ordered stop. One container runs one, embedded four."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from shared.errors import Unavailable
+from shared.runtime import logs
+from shared.runtime.retrying import Backoff
+
+log = logs.get("runtime.service")
+
+Task = Callable[[], Awaitable[None]]
+Check = Callable[[], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Service:
+    """What a wiring returns: an HTTP face, endless tasks, readiness checks, and what to close, in this order.
+
+    Checks raise with the culprit. Tasks run under `supervise`.
+    """
+
+    name: str
+    app: Any
+    tasks: dict[str, Task] = field(default_factory=dict)
+    checks: dict[str, Check] = field(default_factory=dict)
+    closers: list[Task] = field(default_factory=list)
+
+    async def not_ready(self, deadline_s: float = 3.0) -> dict[str, str]:
+        """Culprit by check; empty when the service can do its work."""
+
+        async def ask(name: str, check: Check) -> tuple[str, str] | None:
+            try:
+                async with asyncio.timeout(deadline_s):
+                    await check()
+            except TimeoutError:
+                return name, f"did not answer within {deadline_s:g} s"
+            except Exception as error:
+                return name, getattr(error, "what", "") or repr(error)
+            return None
+
+        answers = await asyncio.gather(*(ask(name, check) for name, check in self.checks.items()))
+        return dict(answer for answer in answers if answer is not None)
+
+
+async def supervise(name: str, task: Task) -> None:
+    """Run an endless task: `Unavailable` is waited out with back-off, any other failure is fatal and is raised."""
+    backoff = Backoff(first_s=0.1, most_s=5.0)
+    loop = asyncio.get_running_loop()
+    while True:
+        started = loop.time()
+        try:
+            await task()
+            raise RuntimeError(f"task {name} returned, but it is meant to run for ever")
+        except* Unavailable as away:
+            if loop.time() - started > 10 * backoff.most_s:
+                backoff.reset()
+            pause = backoff.next_s()
+            log.warning("task_waits", task=name, culprit=_words(away), again_in_s=round(pause, 3))
+        await asyncio.sleep(pause)
+
+
+def _words(group: BaseExceptionGroup[Unavailable]) -> str:
+    first = group.exceptions[0]
+    return _words(first) if isinstance(first, BaseExceptionGroup) else first.what
+
+
+async def run_services(services: Sequence[Service], stop: asyncio.Event, *, drain_s: float = 10.0) -> None:
+    """Run every task of the services until `stop` is set or one of them fails for good, then close in order.
+
+    Raises the failure of a task. Intake stops first (tasks are cancelled and awaited), then ports are closed.
+    """
+    tasks = [
+        asyncio.create_task(supervise(f"{service.name}.{name}", task), name=f"{service.name}.{name}")
+        for service in services
+        for name, task in service.tasks.items()
+    ]
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        failed = [task for task in done if task is not stopping and task.exception() is not None]
+        for task in failed:
+            log.error("task_failed", task=task.get_name(), error=repr(task.exception()))
+    finally:
+        await _end([*tasks, stopping], drain_s)
+        await close(services)
+    if failed:
+        raise RuntimeError(f"{failed[0].get_name()} failed") from failed[0].exception()
+
+
+async def _end(tasks: Sequence[asyncio.Task[Any]], drain_s: float) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        _, left = await asyncio.wait(tasks, timeout=drain_s)
+        for task in left:
+            log.error("task_would_not_stop", task=task.get_name(), waited_s=drain_s)
+
+
+async def close(services: Sequence[Service]) -> None:
+    """Close what the services opened, last opened first; a failure is logged and does not keep the others open."""
+    for service in reversed(services):
+        for closer in service.closers:
+            try:
+                async with asyncio.timeout(10):
+                    await closer()
+            except Exception as error:
+                log.error("close_failed", service=service.name, error=repr(error))
