@@ -54,10 +54,10 @@ format: $(VENV)/.dev-ready
 	@$(BIN)/ruff format .
 
 docs: $(VENV)/.dev-ready  ## write the generated diagrams and references
-	@$(BIN)/python -m services.docs docs
+	@$(BIN)/serai-platform docs docs
 
 docs-check: $(VENV)/.dev-ready  ## fail when a generated document is not up to date
-	@$(BIN)/python -m services.docs docs --check
+	@$(BIN)/serai-platform docs docs --check
 
 bench: $(VENV)/.dev-ready  ## measure, and write bench/results.json
 	@$(BIN)/python -m bench $(ARGS)

@@ -1,0 +1,150 @@
+"""`serai-platform`: the operators' command. It chooses what to run; everything else is in the services."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shared.errors import Misconfigured, SeraiError
+from shared.runtime import logs
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+Data = Annotated[Path, typer.Option(help="Folder for databases, keys, logs and the sites' own state.")]
+Port = Annotated[int, typer.Option(help="Port of the gateway; the next free one if it is taken.")]
+Bus = Annotated[str, typer.Option(help="embedded, or amqp: a RabbitMQ at AMQP_URL, or Debian's, started for it.")]
+Sites = Annotated[Path | None, typer.Option(help="YAML file of sites instead of the three built-in ones.")]
+
+
+@app.command()
+def up(
+    port: Port = 8080, data: Data = Path(".serai"), sites: Sites = None, bus: Bus = "embedded", mock: bool = False,
+    log_level: str = "warning",
+) -> None:  # fmt: skip
+    """Start the whole platform in one process and leave it running; Ctrl-C stops it, a new start goes on."""
+    from services.embedded import running
+
+    settings = _embedded(port=port, data=data, sites=sites, bus=bus, mock=mock, log_level=log_level)
+    _run(running.up(settings))
+
+
+@app.command()
+def run(
+    examples: Annotated[Path, typer.Option(help="Folder of example jobs.")] = Path("examples"),
+    port: Port = 8080,
+    data: Annotated[Path | None, typer.Option(help="Folder to use; a fresh one if left out.")] = None,
+    sites: Sites = None, bus: Bus = "embedded", log_level: str = "error",
+) -> None:  # fmt: skip
+    """Start the platform, run the example jobs, show them, stop; exit 0 only if each ended as expected."""
+    from services.embedded import running
+
+    folder = data or running.fresh_folder()
+    settings = _embedded(port=port, data=folder, sites=sites, bus=bus, log_level=log_level)
+    raise typer.Exit(_run(running.run_examples(settings, examples)))
+
+
+@app.command()
+def fault(
+    site: Annotated[str, typer.Argument(help="Name of a site of the running embedded platform.")] = "",
+    kind: Annotated[str, typer.Argument(help="What to break; leave out for the list.")] = "",
+    arguments: Annotated[list[str] | None, typer.Argument(help="name=value of the fault.")] = None,
+    data: Data = Path(".serai"),
+) -> None:
+    """Break a site of the running embedded platform on purpose, to see what happens."""
+    from services.embedded import faulting
+
+    _run(faulting.inject(data, site, kind, arguments or []))
+
+
+@app.command()
+def openapi() -> None:
+    """Print the gateway's OpenAPI document."""
+    from services import documents
+
+    print(documents.openapi(), end="")
+
+
+@app.command()
+def asyncapi() -> None:
+    """Print the AsyncAPI document of commands and events."""
+    from services import documents
+
+    print(documents.asyncapi(), end="")
+
+
+@app.command()
+def settings() -> None:
+    """Print every setting with its default, unit and reason."""
+    from services import documents
+
+    print(documents.settings(), end="")
+
+
+@app.command()
+def docs(
+    folder: Annotated[Path, typer.Argument(help="Folder of the documentation.")] = Path("docs"),
+    check: Annotated[bool, typer.Option(help="Write nothing; fail when something would change.")] = False,
+) -> None:
+    """Write the generated diagrams and references."""
+    from services import documents
+
+    changed = documents.write(folder, check=check)
+    for name in changed:
+        print(f"{'out of date' if check else 'written'}: {name}")
+    if check and changed:
+        print("Run `make docs` and commit what it writes.", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _single_service(name: str) -> None:
+    @app.command(name, help=f"Run the {name} service alone; its settings come from SERAI_{name.upper()}_* variables.")
+    def command() -> None:
+        from services import processes
+
+        _run(processes.run(name))
+
+
+for _name in ("gateway", "scheduler", "monitor", "auth"):
+    _single_service(_name)
+
+
+def _embedded(**given: Any) -> Any:
+    from pydantic import ValidationError
+
+    from services.embedded.settings import EmbeddedSettings
+
+    try:
+        settings = EmbeddedSettings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise typer.BadParameter(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    logs.configure(settings.log_level)
+    return settings
+
+
+def _run(work: Any) -> int:
+    """Run the loop; an error that we know is one sentence on standard error and exit code 1."""
+    import uvloop
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(work) or 0
+    except Misconfigured as error:
+        print(f"serai-platform: {error.what}", file=sys.stderr)
+        raise typer.Exit(78) from None
+    except SeraiError as error:
+        print(f"serai-platform: {error.what}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def main() -> None:
+    """The console command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Task drivers of the embedded agent: what really starts, signals and ends a task."""
