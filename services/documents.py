@@ -173,7 +173,7 @@ def reasons() -> str:
 
 def problems() -> str:
     """The catalogue of problem types that the API answers with."""
-    parts = ["# Problems", "", GENERATED, "", "Every error of the API is an RFC 9457 problem; `type` ends in its code.", ""]
+    parts = ["# Problems", "", GENERATED, "", "Errors of the API are RFC 9457 problems; `type` ends in the code.", ""]
     for code, problem in sorted(PROBLEMS.items()):
         parts += [f"## {code}", "", f"**{problem.status}** {problem.title}.", "", problem.mend, ""]
     return "\n".join(parts)

@@ -1,0 +1,86 @@
+"""The data folder of an embedded platform: one owner at a time, and what must stay the same over restarts."""
+
+import fcntl
+import json
+import secrets
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from shared.errors import Misconfigured
+
+FIRST_AGENT_PORT = 14_646
+LAST_PORT = 32_767
+
+
+@dataclass(frozen=True, slots=True)
+class DataFolder:
+    """An opened folder; `lock` is held as long as the process lives."""
+
+    path: Path
+    lock: IO[str]
+    kept: dict[str, Any]
+
+    @property
+    def service_token(self) -> str:
+        """The secret by which the services know each other."""
+        return str(self.kept["service_token"])
+
+    def port(self, name: str, first: int) -> int:
+        """The port given to `name` before if it is free still, else the next free one from `first` on."""
+        ports = self.kept.setdefault("ports", {})
+        taken = {port for other, port in ports.items() if other != name}
+        before = ports.get(name)
+        port = before if before is not None and is_free(before) else next_free_port(first, taken)
+        ports[name] = port
+        self.save()
+        return int(port)
+
+    def save(self) -> None:
+        file = self.path / "platform.json"
+        new = file.with_suffix(".new")
+        new.touch(mode=0o600)
+        new.write_text(json.dumps(self.kept))
+        new.rename(file)
+
+
+def open_folder(path: Path) -> DataFolder:
+    """Open or make a data folder. Raises Misconfigured when another platform uses it or it cannot be written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (path / "lock").open("w")
+    except OSError as error:
+        raise Misconfigured(
+            f"cannot write to the data folder {path}: {error.strerror}; choose another: --data FOLDER"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise Misconfigured(
+            f"another platform is running on {path}; stop it, or choose another folder: --data FOLDER"
+        ) from error
+    file = path / "platform.json"
+    kept = json.loads(file.read_text()) if file.exists() else {"service_token": secrets.token_urlsafe(32)}
+    folder = DataFolder(path.resolve(), lock, kept)
+    folder.save()
+    return folder
+
+
+def is_free(port: int) -> bool:
+    """Whether we could listen on this loopback port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def next_free_port(first: int, taken: set[int] | frozenset[int] = frozenset()) -> int:
+    """The first free loopback port from `first` on, below the ephemeral range."""
+    for port in range(first, LAST_PORT + 1):
+        if port not in taken and is_free(port):
+            return port
+    raise Misconfigured(f"no free port from {first} to {LAST_PORT} on 127.0.0.1")

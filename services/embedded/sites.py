@@ -1,0 +1,53 @@
+"""The sites of the embedded platform: three built-in ones, or those of a file."""
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shared.errors import Misconfigured
+from shared.job import Country, SiteName, VoName
+
+CLIMATE, BIO = "vo.climate.example", "vo.bio.example"
+
+
+class EmbeddedSite(BaseModel):
+    """One site with one agent. CPU in cores (each counts 1,000 MHz), memory and disk in MiB."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: SiteName
+    country: Country
+    vos: tuple[VoName, ...]
+    cores: float = Field(gt=0, le=4096)
+    memory_mib: int = Field(ge=64)
+    disk_mib: int = Field(20_000, ge=100)
+    gpus: dict[str, int] = {}
+    hardware: tuple[str, ...] = ()
+    carbon_g_per_kwh: float | None = None
+    cost_per_core_hour: float | None = None
+
+
+BUILT_IN = (
+    EmbeddedSite(name="prague", country="CZ", vos=(CLIMATE, BIO), cores=8, memory_mib=8192, hardware=("x86_64", "ssd"),
+                 carbon_g_per_kwh=430, cost_per_core_hour=0.020),
+    EmbeddedSite(name="lyon", country="FR", vos=(CLIMATE,), cores=4, memory_mib=4096, hardware=("x86_64",),
+                 carbon_g_per_kwh=55, cost_per_core_hour=0.030),
+    EmbeddedSite(name="bari", country="IT", vos=(CLIMATE, BIO), cores=16, memory_mib=16_384,
+                 hardware=("x86_64", "large-memory"), carbon_g_per_kwh=310, cost_per_core_hour=0.018),
+)  # fmt: skip
+
+
+def read_sites(path: Path | None) -> tuple[EmbeddedSite, ...]:
+    """The sites of a YAML file (a list), or the built-in ones. Raises Misconfigured with file, place and mend."""
+    if path is None:
+        return BUILT_IN
+    try:
+        rows = yaml.safe_load(path.read_text())
+        sites = tuple(EmbeddedSite.model_validate(row) for row in rows)
+    except (OSError, yaml.YAMLError, ValidationError, TypeError) as error:
+        raise Misconfigured(f"{path}: not a list of sites: {error}") from error
+    names = [site.name for site in sites]
+    if not sites or len(set(names)) != len(names):
+        raise Misconfigured(f"{path}: name at least one site, and each name once")
+    return sites
