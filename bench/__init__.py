@@ -1,0 +1,1 @@
+"""Measurements with their method. Not tests: nothing here passes or fails."""
