@@ -32,7 +32,7 @@ class DataFolder:
         ports = self.kept.setdefault("ports", {})
         taken = {port for other, port in ports.items() if other != name}
         before = ports.get(name)
-        port = before if before is not None and is_free(before) else next_free_port(first, taken)
+        port = before if before is not None and before >= first and is_free(before) else next_free_port(first, taken)
         ports[name] = port
         self.save()
         return int(port)

@@ -7,12 +7,14 @@ Questions between them are HTTP without a socket. Used by `serai-platform up`, `
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-import httpx2 as httpx
+import orjson
+from pydantic import SecretStr
 
+from services.auth import dev_issuer
 from services.auth import wiring as auth_wiring
 from services.auth.settings import AuthSettings
 from services.embedded.agent import AgentSettings, EmbeddedAgent
@@ -22,6 +24,7 @@ from services.embedded.settings import EmbeddedSettings
 from services.embedded.sites import EmbeddedSite, read_sites
 from services.gateway import wiring as gateway_wiring
 from services.gateway.settings import GatewaySettings
+from services.gateway.settings import Issuer as NamedIssuer
 from services.monitor import wiring as monitor_wiring
 from services.monitor.settings import MonitorSettings
 from services.scheduler import wiring as scheduler_wiring
@@ -29,22 +32,29 @@ from services.scheduler.settings import SchedulerSettings
 from shared.adapters.memory_registry import MemoryRegistry
 from shared.adapters.nomad import ClusterSettings, NomadCluster
 from shared.adapters.span_store import SpanStore
-from shared.adapters.sqlite import SqliteStore, open_store
+from shared.adapters.sqlite import open_store
 from shared.errors import Unavailable
-from shared.ports import MessageBus
-from shared.runtime import logs
+from shared.ports import MessageBus, Store
 from shared.runtime.clock import system_clock
+from shared.runtime.in_process import InProcessTransport
 from shared.runtime.questions import Questions
-from shared.runtime.service import Service, close, run_services
+from shared.runtime.service import Service, run_services
 from shared.runtime.serving import HttpServer
 from shared.runtime.telemetry import Tracer
 from shared.runtime.tokens import GrantVerifier
 from shared.site import Site
 
-log = logs.get("embedded.platform")
-
 HOST = "127.0.0.1"
-SERVICES = ("gateway", "scheduler", "monitor", "auth")
+MHZ_PER_CORE = 1000
+
+T = TypeVar("T")
+Around = Callable[[str, Any], Any]
+"""Handed every port under its name before a service gets it: tests put faults between service and port."""
+
+
+def as_it_is(name: str, port: Any) -> Any:
+    """The usual `Around`: nothing in between."""
+    return port
 
 
 @dataclass(slots=True)
@@ -55,7 +65,6 @@ class Platform:
     issuer: str
     agents: dict[str, EmbeddedAgent]
     services: list[Service]
-    stopping: asyncio.Event
     running: "asyncio.Task[None]"
 
     @property
@@ -84,20 +93,21 @@ class Platform:
 
 
 @contextlib.asynccontextmanager
-async def platform(settings: EmbeddedSettings) -> AsyncIterator[Platform]:
-    """The platform, running and ready; stopped in order at the end, tasks of the sites included."""
+async def platform(settings: EmbeddedSettings, around: Around = as_it_is) -> AsyncIterator[Platform]:
+    """The platform, running and ready; stopped in order at the end. Tasks at the sites run on, as with Nomad."""
     folder = open_folder(settings.data)
     async with contextlib.AsyncExitStack() as stack:
-        sites = read_sites(settings.sites)
-        agents = {site.name: await _agent(site, folder, settings, stack) for site in sites}
-        bus = await stack.enter_async_context(open_bus(settings, folder))
-        spans = SpanStore(folder.path / "spans.sqlite")
-        stack.callback(spans.shutdown)
-        built = await _services(settings, folder, sites, agents, bus, spans, stack)
+        parts = await _Parts.open(settings, folder, stack, around)
+        issuer, auth = await parts.auth()
+        scheduler = await parts.scheduler(auth)
+        monitor = await parts.monitor(auth, scheduler)
+        gateway = await parts.gateway(issuer, auth, scheduler, monitor)
+        services = [auth, scheduler, monitor, gateway]
         stopping = asyncio.Event()
-        running = asyncio.create_task(run_services(built.services, stopping), name="services")
+        running = asyncio.create_task(run_services(services, stopping), name="services")
         stack.push_async_callback(_stop, stopping, running)
-        up = Platform(built.gateway, built.issuer, agents, built.services, stopping, running)
+        address = await parts.serve(gateway.app, "gateway", settings.port)
+        up = Platform(address, issuer, parts.agents, services, running)
         await up.wait_until_ready(settings.ready_within_s)
         yield up
 
@@ -105,3 +115,137 @@ async def platform(settings: EmbeddedSettings) -> AsyncIterator[Platform]:
 async def _stop(stopping: asyncio.Event, running: "asyncio.Task[None]") -> None:
     stopping.set()
     await asyncio.wait([running], timeout=30)
+
+
+@dataclass(slots=True)
+class _Parts:
+    """The adapters, opened, and how each service is assembled from them."""
+
+    settings: EmbeddedSettings
+    folder: DataFolder
+    stack: contextlib.AsyncExitStack
+    around: Around
+    agents: dict[str, EmbeddedAgent]
+    clusters: dict[str, NomadCluster]
+    registry: MemoryRegistry
+    bus: MessageBus
+    spans: SpanStore
+
+    @classmethod
+    async def open(
+        cls, settings: EmbeddedSettings, folder: DataFolder, stack: contextlib.AsyncExitStack, around: Around
+    ) -> "_Parts":
+        sites = read_sites(settings.sites)
+        agents = {site.name: await _agent(site, folder, settings, stack) for site in sites}
+        clusters = {name: NomadCluster(_cluster(name, agent, settings)) for name, agent in agents.items()}
+        for cluster in clusters.values():
+            stack.push_async_callback(cluster.aclose)
+        registry = MemoryRegistry([_site(site, agents[site.name], settings) for site in sites])
+        bus = await stack.enter_async_context(open_bus(settings, folder))
+        spans = SpanStore(folder.path / "spans.sqlite")
+        stack.callback(spans.shutdown)
+        return cls(settings, folder, stack, around, agents, clusters, registry, around("bus", bus), spans)
+
+    async def auth(self) -> tuple[str, Service]:
+        """The development issuer, serving, and auth, which trusts it."""
+        port = self.folder.port("issuer", self.settings.port + 1)
+        url = f"http://{HOST}:{port}"
+        issuer_settings = dev_issuer.DevIssuerSettings(url=url, key_file=self.folder.path / "dev-issuer-key.json")
+        await self.serve(dev_issuer.assemble(issuer_settings, clock=system_clock).app, "issuer", port)
+        settings = AuthSettings(service_token=self.token, issuers=(dev_issuer.trusted_as(url),), dev_mode=True)
+        return url, await auth_wiring.assemble(
+            settings, store=await self.store("auth"), clock=system_clock, tracer=self.tracer("auth")
+        )
+
+    async def scheduler(self, auth: Service) -> Service:
+        return await scheduler_wiring.assemble(
+            SchedulerSettings(service_token=self.token), store=await self.store("scheduler"), bus=self.bus,
+            registry=self.registry, auth=self.ask(auth), verifier=self.verifier(auth), clock=system_clock,
+            engines={name: self.around("engine", cluster.engine) for name, cluster in self.clusters.items()},
+            tracer=self.tracer("scheduler"), rng=random.Random(),
+        )  # fmt: skip
+
+    async def monitor(self, auth: Service, scheduler: Service) -> Service:
+        return await monitor_wiring.assemble(
+            MonitorSettings(service_token=self.token), store=await self.store("monitor"), bus=self.bus,
+            watches={name: self.around("watch", cluster.watch) for name, cluster in self.clusters.items()},
+            sites=self.registry, scheduler=self.ask(scheduler), verifier=self.verifier(auth), clock=system_clock,
+            tracer=self.tracer("monitor"),
+        )  # fmt: skip
+
+    async def gateway(self, issuer: str, auth: Service, scheduler: Service, monitor: Service) -> Service:
+        named = NamedIssuer(
+            issuer=issuer, name="Development issuer (demo users)", demo_token_endpoint=f"{issuer}/demo/token"
+        )
+        return await gateway_wiring.assemble(
+            GatewaySettings(service_token=self.token), store=await self.store("gateway"), bus=self.bus,
+            auth=self.ask(auth), scheduler=self.ask(scheduler), monitor=self.ask(monitor), clock=system_clock,
+            tracer=self.tracer("gateway"), spans=self.spans.spans_of, issuers=(named,),
+        )  # fmt: skip
+
+    @property
+    def token(self) -> SecretStr:
+        return SecretStr(self.folder.service_token)
+
+    async def store(self, service: str) -> Store:
+        opened = await open_store(self.folder.path / f"{service}.sqlite", f"services.{service}.migrations")
+        self.stack.push_async_callback(opened.close)
+        store: Store = self.around(f"{service}.store", opened)
+        return store
+
+    def tracer(self, service: str) -> Tracer:
+        processor = self.spans.processor()
+        self.stack.callback(processor.shutdown)
+        return Tracer(service, processor, system_clock)
+
+    def ask(self, service: Service) -> Questions:
+        """A client of another service of this process."""
+        transport = InProcessTransport(service.app)
+        return Questions(f"http://{service.name}", service.name, self.folder.service_token, transport=transport)
+
+    def verifier(self, auth: Service) -> GrantVerifier:
+        questions = self.ask(auth)
+
+        async def keys() -> dict[str, Any]:
+            document: dict[str, Any] = orjson.loads(await questions.fetch("/.well-known/jwks.json"))
+            return document
+
+        return GrantVerifier(keys, system_clock)
+
+    async def serve(self, app: Any, name: str, first_port: int) -> str:
+        """Serve an app on loopback at the next free port; its address."""
+        server = HttpServer(app, HOST, self.folder.port(name, first_port))
+        await server.start()
+        self.stack.push_async_callback(server.stop)
+        return server.address
+
+
+async def _agent(
+    site: EmbeddedSite, folder: DataFolder, settings: EmbeddedSettings, stack: contextlib.AsyncExitStack
+) -> EmbeddedAgent:
+    drivers = ("raw_exec", "exec", "mock_driver") if settings.mock else ("raw_exec", "exec")
+    agent = EmbeddedAgent(
+        AgentSettings(
+            name=site.name, region=site.name, data_dir=folder.path / "sites" / site.name, host=HOST,
+            port=folder.port(f"site/{site.name}", FIRST_AGENT_PORT), cpu_mhz=round(site.cores * MHZ_PER_CORE),
+            memory_mb=site.memory_mib, disk_mb=site.disk_mib, country=site.country, drivers=drivers,
+            gpus=tuple(("nvidia", "gpu", model, count) for model, count in site.gpus.items()),
+            client_tick_s=settings.client_tick_s, event_buffer_size=1000,
+        )
+    )  # fmt: skip
+    await agent.start()
+    stack.push_async_callback(agent.stop)
+    return agent
+
+
+def _site(site: EmbeddedSite, agent: EmbeddedAgent, settings: EmbeddedSettings) -> Site:
+    hardware = (*site.hardware, "mock") if settings.mock else site.hardware
+    return Site(
+        name=site.name, country=site.country, vos=site.vos, cluster=site.name, address=agent.address,
+        region=site.name, hardware=hardware, mhz_per_core=MHZ_PER_CORE, carbon_g_per_kwh=site.carbon_g_per_kwh,
+        cost_per_core_hour=site.cost_per_core_hour,
+    )  # fmt: skip
+
+
+def _cluster(name: str, agent: EmbeddedAgent, settings: EmbeddedSettings) -> ClusterSettings:
+    return ClusterSettings(name=name, address=agent.address, region=name, allow_mock=settings.mock)

@@ -1,0 +1,155 @@
+"""Tokens that are wrong, and agents that are away or misbehave: what is raised, and how soon."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from shared.engine import Heartbeat, Line, Presence
+from shared.errors import Misconfigured, OutcomeUnknown, Unavailable
+from tests.ports.engine.site import an_order, of_address
+
+STRANGER = "11111111-2222-4333-8444-555555555555"
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@pytest.mark.parametrize("token", ["", STRANGER])
+async def test_a_stream_without_a_good_token_is_refused_within_seconds(guarded: tuple[str, str], token: str) -> None:
+    async with of_address(guarded[0], token=token, first_heartbeat_s=0.5) as site, asyncio.timeout(5):
+        with pytest.raises(Misconfigured):
+            await anext(site.watch.stream(0))
+
+
+@pytest.mark.parametrize("token", ["", STRANGER])
+async def test_nothing_is_done_or_proven_without_a_good_token(guarded: tuple[str, str], token: str) -> None:
+    async with of_address(guarded[0], token=token) as site:
+        for call in (site.engine.submit(an_order()), site.engine.ready(), site.watch.ready(), site.watch.listing()):
+            with pytest.raises(Misconfigured):
+                await call
+        assert await site.watch.presence(an_order().attempt.nomad_id, "default") is Presence.UNPROVEN
+
+
+async def test_a_good_token_opens_everything(guarded: tuple[str, str]) -> None:
+    async with of_address(guarded[0], token=guarded[1]) as site:
+        await site.engine.ready()
+        assert await anext(site.watch.stream(0)) == Heartbeat()
+        assert await site.watch.presence(an_order().attempt.nomad_id, "default") is Presence.ABSENT
+
+
+async def test_an_agent_that_is_away_is_unavailable_and_nothing_has_happened() -> None:
+    async with serving(_gone) as address:
+        pass
+    async with of_address(address) as site:
+        with pytest.raises(Unavailable) as submit:
+            await site.engine.submit(an_order())
+        assert not isinstance(submit.value, OutcomeUnknown)
+        with pytest.raises(Unavailable):
+            await site.watch.listing()
+        with pytest.raises(Unavailable):
+            await anext(site.watch.stream(0))
+
+
+async def test_a_connection_that_ends_without_an_answer_leaves_the_outcome_unknown() -> None:
+    async with serving(_gone) as address, of_address(address) as site:
+        with pytest.raises(OutcomeUnknown):
+            await site.engine.submit(an_order())
+        with pytest.raises(OutcomeUnknown):
+            await site.engine.close(an_order().attempt, "default")
+        with pytest.raises(Unavailable) as reading:
+            await site.watch.listing()
+        assert not isinstance(reading.value, OutcomeUnknown)
+
+
+async def test_no_answer_in_time_leaves_the_outcome_unknown() -> None:
+    async with serving(_silent) as address, of_address(address, call_timeout_s=0.2) as site:
+        with pytest.raises(OutcomeUnknown):
+            await site.engine.submit(an_order())
+        with pytest.raises(Unavailable):
+            await site.watch.ready()
+
+
+async def test_too_many_connections_is_unavailable() -> None:
+    answer = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 4\r\nConnection: close\r\n\r\nslow"
+    async with serving(_saying(answer)) as address, of_address(address) as site:
+        with pytest.raises(Unavailable):
+            await site.engine.submit(an_order())
+        with pytest.raises(Unavailable):
+            await anext(site.watch.stream(0))
+        with pytest.raises(Unavailable):
+            await site.watch.listing()
+
+
+async def test_a_last_line_that_was_cut_off_is_dropped() -> None:
+    lines = b'{}\n{"Index":7,"Events":[]}\n{"Index":8,"Eve'
+    async with serving(_saying(OK + b"\r\n" + lines)) as address, of_address(address) as site:
+        stream = site.watch.stream(7)
+        assert [await anext(stream), await anext(stream)] == [Heartbeat(), Line(7, ())]
+        with pytest.raises(Unavailable):
+            await anext(stream)
+
+
+async def test_a_stream_that_falls_silent_is_dead() -> None:
+    beat = _saying(OK + b"\r\n{}\n", then=_silent)
+    async with serving(beat) as address, of_address(address, silence_s=0.2) as site, asyncio.timeout(5):
+        stream = site.watch.stream(0)
+        assert await anext(stream) == Heartbeat()
+        with pytest.raises(Unavailable):
+            await anext(stream)
+
+
+async def test_a_reader_that_is_too_slow_loses_the_stream_and_not_the_memory() -> None:
+    flood = _saying(OK + b"\r\n{}\n" + b'{"Index":8,"Events":[]}\n' * 10_000, then=_silent)
+    async with serving(flood) as address, of_address(address, stream_buffer_bytes=10_000) as site, asyncio.timeout(5):
+        with pytest.raises(Unavailable, match="ahead of its reader"):
+            async for _ in site.watch.stream(7):
+                pass
+
+
+async def test_an_answer_of_somebody_who_is_not_nomad_is_unavailable() -> None:
+    answer = OK + b"Content-Length: 6\r\n\r\n<html>"
+    async with serving(_saying(answer)) as address, of_address(address) as site:
+        with pytest.raises(Unavailable):
+            await site.watch.listing()
+        with pytest.raises(OutcomeUnknown):
+            await site.engine.submit(an_order())
+        with pytest.raises(Unavailable):
+            await anext(site.watch.stream(0))
+
+
+@asynccontextmanager
+async def serving(script: Script) -> AsyncIterator[str]:
+    """A server that reads a request's head and then does as the script says."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            await script(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        host, port = server.sockets[0].getsockname()
+        yield f"http://{host}:{port}"
+
+
+async def _gone(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Close without a word, as Nomad does beyond its limit of connections."""
+
+
+async def _silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while await reader.read(65536):
+        pass
+
+
+def _saying(answer: bytes, then: Script = _gone) -> Script:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await writer.drain()
+        await then(reader, writer)
+
+    return script
