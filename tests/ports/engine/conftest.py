@@ -1,5 +1,6 @@
 """One suite, two agents: `site` is a cluster under test with helpers that read like the tests' sentences."""
 
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,33 +15,26 @@ REAL = pytest.param("real", marks=[pytest.mark.nomad])
 
 
 @pytest.fixture(scope="session")
-def real_nomad(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNomad]:
-    yield from _started(tmp_path_factory, guarded=False)
+def real_nomad() -> Iterator[RealNomad]:
+    yield from _started(guarded=False)
 
 
 @pytest.fixture(scope="session")
-def guarded_nomad(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNomad]:
-    yield from _started(tmp_path_factory, guarded=True)
+def guarded_nomad() -> Iterator[RealNomad]:
+    yield from _started(guarded=True)
 
 
-def _started(folders: pytest.TempPathFactory, *, guarded: bool) -> Iterator[RealNomad]:
+def _started(*, guarded: bool) -> Iterator[RealNomad]:
+    """The agent runs as another user: its folder is not pytest's, which every pytest closes to others as it starts."""
     if nomad_binary() is None:
         pytest.skip("no nomad on PATH and no NOMAD_BIN: the real Nomad is not tested")
-    folder = folders.mktemp("guarded" if guarded else "nomad")
-    _open_to_all(folder)
-    agent = RealNomad(folder, guarded=guarded)
-    try:
-        yield agent.start()
-    finally:
-        agent.stop()
-
-
-def _open_to_all(folder: Path) -> None:
-    """The agent runs as another user, who must be able to walk to its folder."""
-    for place in (folder, *folder.parents[:3]):
-        if place.owner() != "root" or str(place) == "/tmp":
-            break
-        place.chmod(0o755)
+    with tempfile.TemporaryDirectory(prefix="serai-nomad-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        agent = RealNomad(Path(folder), guarded=guarded)
+        try:
+            yield agent.start()
+        finally:
+            agent.stop()
 
 
 @pytest.fixture(params=["embedded", REAL])

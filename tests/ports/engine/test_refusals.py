@@ -1,10 +1,14 @@
 """Tokens that are wrong, and agents that are away or misbehave: what is raised, and how soon."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
+import trustme
 
 from shared.engine import Heartbeat, Line, Presence
 from shared.errors import Misconfigured, OutcomeUnknown, Unavailable
@@ -81,6 +85,14 @@ async def test_too_many_connections_is_unavailable() -> None:
             await site.watch.listing()
 
 
+async def test_trouble_at_the_site_is_not_a_missing_file() -> None:
+    words = b"Failed to check if path escapes alloc directory: lstat /srv: permission denied"
+    head = b"HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(words)
+    async with serving(_saying(head + words)) as address, of_address(address) as site:
+        with pytest.raises(Unavailable):
+            await site.watch.file("00000000-0000-4000-8000-000000000000", "main/local/out", 10)
+
+
 async def test_a_last_line_that_was_cut_off_is_dropped() -> None:
     lines = b'{}\n{"Index":7,"Events":[]}\n{"Index":8,"Eve'
     async with serving(_saying(OK + b"\r\n" + lines)) as address, of_address(address) as site:
@@ -118,8 +130,33 @@ async def test_an_answer_of_somebody_who_is_not_nomad_is_unavailable() -> None:
             await anext(site.watch.stream(0))
 
 
+async def test_only_the_named_authority_and_name_are_trusted(tmp_path: Path) -> None:
+    authority, stranger = trustme.CA(), trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    stranger.cert_pem.write_to_path(str(tmp_path / "other.pem"))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("server.global.nomad").configure_cert(context)
+    refusal = _saying(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 17\r\nConnection: close\r\n\r\nPermission denied")
+    good = {"ca_file": tmp_path / "ca.pem", "tls_server_name": "server.global.nomad"}
+    async with serving(refusal, context) as address:
+        for wrong in (good | {"ca_file": tmp_path / "other.pem"}, good | {"tls_server_name": ""}, {}):
+            assert await codes_at(address, wrong) == ["nomad_tls"] * 3
+        assert await codes_at(address, good) == ["nomad_token"] * 3
+
+
+async def codes_at(address: str, settings: dict[str, Any]) -> list[str]:
+    """How a write, a read and a stream are refused."""
+    found = []
+    async with of_address(address, **settings) as site:
+        for call in (site.engine.submit(an_order()), site.watch.ready(), anext(site.watch.stream(0))):
+            with pytest.raises(Misconfigured) as refused:
+                await call
+            found.append(refused.value.code)
+    return found
+
+
 @asynccontextmanager
-async def serving(script: Script) -> AsyncIterator[str]:
+async def serving(script: Script, context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """A server that reads a request's head and then does as the script says."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -131,10 +168,10 @@ async def serving(script: Script) -> AsyncIterator[str]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
     async with server:
         host, port = server.sockets[0].getsockname()
-        yield f"http://{host}:{port}"
+        yield f"{'https' if context else 'http'}://{host}:{port}"
 
 
 async def _gone(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,0 +1,186 @@
+"""What changes a cluster: register, close, plan. The port JobEngine over python-nomad.
+
+python-nomad is synchronous: its calls run in a few threads of our own, over `session.LeanSession`. It is used by its
+endpoint classes, since its `Nomad` class also reads address, token and namespace from the environment. Nothing is
+retried here: after OutcomeUnknown the caller asks the same again, and EnforceIndex with the nonce makes that safe.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from nomad import api
+from nomad.api.exceptions import BaseNomadException
+from urllib3.exceptions import ConnectTimeoutError, EmptyPoolError, HTTPError, NewConnectionError
+
+from shared.adapters.nomad.answers import error_of, says_taken
+from shared.adapters.nomad.http import certificate_error
+from shared.adapters.nomad.parsing import failures_of
+from shared.adapters.nomad.reading import NomadReader
+from shared.adapters.nomad.session import Answer, LeanSession
+from shared.adapters.nomad.settings import ClusterSettings
+from shared.adapters.nomad.specification import NONCE_KEY, TOMBSTONE_KEY, job_of, only_if_new, tombstone_of
+from shared.engine import AttemptOrder, Closing, NomadJob, Plan, Submission, Submitted
+from shared.errors import Misconfigured, NotFound, OutcomeUnknown, Refused, SeraiError, Unavailable
+from shared.ids import AttemptId
+
+T = TypeVar("T")
+
+_CLIENT_TERMINAL = frozenset({"complete", "failed", "lost"})
+
+
+class _Taken(SeraiError):
+    """The id of a register was used before."""
+
+
+class _Api:
+    """python-nomad's endpoints over one session."""
+
+    def __init__(self, settings: ClusterSettings) -> None:
+        self.session = LeanSession(settings)
+        given: dict[str, Any] = {
+            "address": settings.address,
+            "token": settings.token.get_secret_value() or None,
+            "region": settings.region or None,
+            "verify": True,
+            "session": self.session,
+        }
+        self.jobs = api.Jobs(**given)
+        self.job = api.Job(**given)
+        self.validate = api.Validate(**given)
+
+
+class NomadEngine:
+    """JobEngine of one cluster."""
+
+    def __init__(self, settings: ClusterSettings, reader: NomadReader) -> None:
+        self._settings = settings
+        self._reader = reader
+        self._nomad = _Api(settings)
+        self._threads = ThreadPoolExecutor(settings.connections, thread_name_prefix=f"nomad-{settings.name}")
+
+    async def submit(self, order: AttemptOrder) -> Submission:
+        """As `JobEngine.submit` promises; one call where the id is new, two where it is not."""
+        try:
+            job = job_of(order, self._settings)
+        except Refused as refused:
+            return Submission(Submitted.INVALID, refused.what)
+        try:
+            await self._register(job)
+        except _Taken:
+            return await self._read_back(order)
+        except OutcomeUnknown as unclear:
+            return await self._judge(job, unclear)
+        return Submission(Submitted.ACCEPTED)
+
+    async def close(self, attempt: AttemptId, namespace: str) -> Closing:
+        """As `JobEngine.close` promises: tombstone first; where that loses, stop what is there."""
+        try:
+            await self._register(tombstone_of(attempt, namespace))
+        except _Taken:
+            return await self._stop(attempt.nomad_id, namespace)
+        return Closing.NEVER_RAN
+
+    async def plan(self, order: AttemptOrder) -> Plan:
+        """As `JobEngine.plan` promises."""
+        job = job_of(order, self._settings)
+        try:
+            answer = await self._call(lambda nomad: nomad.job.plan_job(job["ID"], {"Job": job}))
+        except Unavailable as unclear:
+            raise Refused(words, code="invalid") if (words := await self._faults(job)) else unclear from unclear
+        return Plan(failures_of(answer.get("FailedTGAllocs")), answer.get("Warnings") or "")
+
+    async def namespaces(self) -> frozenset[str]:
+        """The namespaces that the token may see."""
+        return await self._reader.namespaces()
+
+    async def ready(self) -> None:
+        """As `JobEngine.ready` promises."""
+        await self._reader.ready()
+
+    async def aclose(self) -> None:
+        """Let calls under way end, then close the connections."""
+        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+        self._nomad.session.close()
+
+    async def _register(self, job: NomadJob) -> None:
+        await self._call(lambda nomad: nomad.jobs.register_job(only_if_new(job)), wrote=True)
+
+    async def _read_back(self, order: AttemptOrder) -> Submission:
+        found = await self._job(order.attempt.nomad_id, order.namespace)
+        if found is None:
+            raise OutcomeUnknown(f"{order.attempt} was there and is gone: collected as garbage meanwhile")
+        meta = found.get("Meta") or {}
+        if TOMBSTONE_KEY in meta:
+            return Submission(Submitted.CLOSED)
+        if meta.get(NONCE_KEY) == order.nonce:
+            return Submission(Submitted.ALREADY_THERE)
+        return Submission(Submitted.FOREIGN, f"a job {order.attempt} with another nonce is there")
+
+    async def _judge(self, job: NomadJob, unclear: OutcomeUnknown) -> Submission:
+        """Nomad says 500 to an invalid job as to any trouble of its own: its validation tells which it was."""
+        if unclear.code == "nomad_unclear" and (words := await self._faults(job)):
+            return Submission(Submitted.INVALID, words)
+        raise unclear
+
+    async def _faults(self, job: NomadJob) -> str:
+        """What is wrong with a job in Nomad's words; empty for nothing."""
+        answer = await self._call(lambda nomad: nomad.validate.validate_job({"Job": job}).json())
+        return str(answer.get("Error") or "; ".join(answer.get("ValidationErrors") or ()))
+
+    async def _stop(self, nomad_id: str, namespace: str) -> Closing:
+        found = await self._job(nomad_id, namespace)
+        if found is None:
+            raise OutcomeUnknown(f"{nomad_id} was there and is gone: collected as garbage meanwhile")
+        if TOMBSTONE_KEY in (found.get("Meta") or {}):
+            return Closing.NEVER_RAN
+        allocations = await self._call(lambda nomad: nomad.job.get_allocations(nomad_id, namespace=namespace))
+        over = found.get("Status") == "dead" and all(a["ClientStatus"] in _CLIENT_TERMINAL for a in allocations)
+        if not found.get("Stop"):
+            await self._call(lambda nomad: nomad.job.deregister_job(nomad_id, namespace=namespace), wrote=True)
+        return Closing.ENDED if over else Closing.STOPPING
+
+    async def _job(self, nomad_id: str, namespace: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = await self._call(lambda nomad: nomad.job.get_job(nomad_id, namespace=namespace))
+        except NotFound:
+            return None
+        return found
+
+    async def _call(self, call: Callable[[_Api], T], *, wrote: bool = False) -> T:
+        """Run a call in a thread, with a deadline for all of it, and translate what goes wrong."""
+        running = asyncio.get_running_loop().run_in_executor(self._threads, self._translated, call, wrote)
+        deadline = self._settings.connect_timeout_s + self._settings.call_timeout_s + 1
+        try:
+            async with asyncio.timeout(deadline):
+                return await running
+        except TimeoutError as late:
+            raise self._no_answer(f"no answer within {deadline:g} s", wrote) from late
+
+    def _translated(self, call: Callable[[_Api], T], wrote: bool) -> T:
+        try:
+            return call(self._nomad)
+        except BaseNomadException as failed:
+            raise self._meaning(failed.nomad_resp, wrote) from failed
+        except HTTPError as failed:
+            raise self._lost(failed, wrote) from failed
+        except ValueError as failed:
+            raise self._no_answer(f"the answer is not JSON: {failed}", wrote) from failed
+
+    def _meaning(self, answer: Answer, wrote: bool) -> SeraiError:
+        where = f"cluster {self._settings.name}"
+        if wrote and says_taken(answer.status_code, answer.text):
+            return _Taken(f"{where}: {answer.text}")
+        return error_of(answer.status_code, answer.text, where, wrote=wrote)
+
+    def _lost(self, failed: HTTPError, wrote: bool) -> SeraiError:
+        if certificate_error(failed):
+            said = f"cluster {self._settings.name}: {failed} (mend CA or TLS name)"
+            return Misconfigured(said, code="nomad_tls")
+        never_sent = isinstance(failed, NewConnectionError | ConnectTimeoutError | EmptyPoolError)
+        return self._no_answer(f"{type(failed).__name__}: {failed}", wrote and not never_sent)
+
+    def _no_answer(self, why: str, wrote: bool) -> Unavailable:
+        said = f"cluster {self._settings.name}: {why}"
+        return OutcomeUnknown(said, code="nomad_no_answer") if wrote else Unavailable(said, code="nomad_unavailable")
