@@ -33,6 +33,10 @@ PROBLEMS: dict[str, Problem] = {
         401, "No valid access token", "Sign in (`serai login`) and send `Authorization: Bearer <token>`."
     ),
     "token_expired": Problem(401, "The access token has expired", "Sign in again (`serai login`)."),
+    "grant_invalid": Problem(
+        403, "The grant does not hold", "Between services only: ask auth for a grant over exactly this content."
+    ),
+    "grant_expired": Problem(403, "The grant has expired", "Between services only: ask auth again."),
     "forbidden": Problem(403, "Not allowed", "The detail says which role is needed and who gives it."),
     "not_found": Problem(
         404, "There is no such thing", "Check the id; things that you may not see look the same as absent ones."

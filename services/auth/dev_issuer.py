@@ -1,0 +1,227 @@
+"""A development issuer: real tokens (RFC 9068) for demo users, for the asking, on this machine only.
+
+Any OpenID Connect issuer could take its place: auth reads its discovery document and keys like those of others. It
+has its own settings, port and key, refuses to start anywhere but on loopback, answers loopback only, and auth refuses
+it unless `SERAI_AUTH_DEV_MODE` is set. No login page, no refresh tokens. Called by the embedded platform.
+"""
+
+import hmac
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+import httpx2 as httpx
+import orjson
+import uuid6
+from authlib.oauth2.rfc6749 import errors as oauth
+from authlib.oauth2.rfc6749.util import extract_basic_authorization
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.auth.demo_users import AUDIENCE, DEMO_USERS, SERVICE_ACCOUNT, DemoUser, trusted_as
+from services.auth.loopback import LoopbackOnly
+from services.auth.settings import is_loopback
+from shared.errors import Misconfigured, NotFound, Refused, Unavailable
+from shared.ports import Clock
+from shared.runtime.http import install_health, install_problems
+from shared.runtime.service import Service
+
+__all__ = ["DEMO_USERS", "DevIssuerSettings", "assemble", "demo_token", "trusted_as"]
+
+DEMO_GRANT: Final = "urn:serai:params:oauth:grant-type:demo"
+"""Only a development issuer knows this grant type: a user's name is all it asks for."""
+_NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+_REGISTRY: Final = jws.JWSRegistry(algorithms=["ES256"])
+
+
+class DevIssuerSettings(BaseSettings):
+    """Where it is and how long its tokens live."""
+
+    model_config = SettingsConfigDict(env_prefix="SERAI_DEV_ISSUER_", frozen=True, extra="forbid")
+
+    url: str = Field(
+        default="http://127.0.0.1:8081", description="Its issuer string and address; the host must be loopback."
+    )
+    key_file: Path = Field(
+        default=Path("dev-issuer-key.json"), description="Private key, mode 0600; made if absent. Kept, so that tokens "
+        "survive a restart."
+    )  # fmt: skip
+    token_life_s: int = Field(default=900, ge=10, le=86_400, description="Seconds that a token is good.")
+    client_secret: SecretStr = Field(
+        default=SecretStr("demo-workflow-secret"), description="Secret of the demo service account `demo-workflow`. "
+        "It protects nothing: whoever reaches this issuer gets any demo user's token anyway."
+    )  # fmt: skip
+
+
+def assemble(settings: DevIssuerSettings, *, clock: Clock) -> Service:
+    """The issuer, ready to be served at the host and port of `settings.url`. Raises Misconfigured elsewhere."""
+    parts = urlsplit(settings.url)
+    if parts.scheme != "http" or not is_loopback(parts.hostname or "") or parts.path not in ("", "/"):
+        raise Misconfigured(
+            f"the development issuer gives tokens to anybody and runs on loopback only, not at {settings.url}: "
+            "set SERAI_DEV_ISSUER_URL to http://127.0.0.1:<port>"
+        )
+    app = FastAPI(title="Serai development issuer", docs_url=None, redoc_url=None, openapi_url=None)
+    install_problems(app)
+    _Issuer(settings, kept_key(settings.key_file), clock).install(app)
+    service = Service("dev-issuer", LoopbackOnly(app))
+    install_health(app, service)
+    return service
+
+
+def kept_key(file: Path) -> ECKey:
+    """The key in a file that only its owner can read, made if there is none. Raises Misconfigured."""
+    try:
+        if not file.exists():
+            _write_private(file, orjson.dumps(ECKey.generate_key("P-256").as_dict(private=True)))
+        if file.stat().st_mode & 0o077:
+            raise Misconfigured(f"{file} can be read by others: chmod 600 it, or delete it and tokens become void")
+        return ECKey.import_key(orjson.loads(file.read_bytes()))
+    except (OSError, ValueError, JoseError) as error:
+        raise Misconfigured(f"the key of the development issuer in {file} cannot be used: {error}") from error
+
+
+def _write_private(file: Path, content: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as handle:
+        handle.write(content)
+        handle.flush()
+        os.fsync(handle.fileno())
+    new.rename(file)
+
+
+class _Issuer:
+    """Its routes. Errors of the token endpoint are OAuth's (RFC 6749, 5.2), others are problem documents."""
+
+    def __init__(self, settings: DevIssuerSettings, key: ECKey, clock: Clock) -> None:
+        self._url = settings.url
+        self._life_s = settings.token_life_s
+        self._secret = settings.client_secret
+        self._key = key
+        self._kid = key.thumbprint()
+        self._clock = clock
+
+    def install(self, app: FastAPI) -> None:
+        app.add_api_route("/.well-known/openid-configuration", self.discovery, methods=["GET"])
+        app.add_api_route("/jwks.json", self.jwks, methods=["GET"])
+        app.add_api_route("/token", self.token, methods=["POST"], response_model=None)
+        app.add_api_route("/demo/users", self.users, methods=["GET"])
+        app.add_api_route("/demo/token", self.demo_token, methods=["POST"], response_model=None)
+
+    async def discovery(self) -> dict[str, Any]:
+        """OpenID Connect Discovery 1.0 / RFC 8414, as far as there is something to tell."""
+        base = self._url.rstrip("/")
+        return {
+            "issuer": self._url, "jwks_uri": f"{base}/jwks.json", "token_endpoint": f"{base}/token",
+            "grant_types_supported": ["client_credentials", DEMO_GRANT], "response_types_supported": [],
+            "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"],
+            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+            "scopes_supported": ["entitlements"], "claims_supported": ["sub", "name", "entitlements"],
+        }  # fmt: skip
+
+    async def jwks(self) -> dict[str, Any]:
+        """The public key (RFC 7517)."""
+        return {"keys": [{**self._key.as_dict(private=False), "kid": self._kid, "use": "sig", "alg": "ES256"}]}
+
+    async def users(self) -> dict[str, Any]:
+        """Who can be."""
+        return {"users": [user.as_row() for user in DEMO_USERS], "token_endpoint": "/demo/token"}
+
+    async def demo_token(self, request: Request) -> Response:
+        """`user=alice` -> a token. The short way for the command line client and for curl."""
+        name = (await _form(request)).get("user", "")
+        user = _user(name)
+        if user is None:
+            known = ", ".join(each.user for each in DEMO_USERS)
+            raise NotFound(f"there is no demo user {name[:40]!r}; send `user=` one of: {known}")
+        return JSONResponse(self._answer(user, "serai-cli"), headers=_NO_STORE)
+
+    async def token(self, request: Request) -> Response:
+        """The token endpoint: `client_credentials` for the service account, and the demo grant."""
+        try:
+            form = await _form(request)
+            user, client = self._granted(form, request.headers)
+        except oauth.OAuth2Error as error:
+            headers = {**dict(error.get_headers()), **_NO_STORE}
+            return JSONResponse(dict(error.get_body()), status_code=error.status_code, headers=headers)
+        return JSONResponse(self._answer(user, client), headers=_NO_STORE)
+
+    def _granted(self, form: Mapping[str, str], headers: Mapping[str, str]) -> tuple[DemoUser, str]:
+        kind = form.get("grant_type")
+        if kind == "client_credentials":
+            self._check_client(form, headers)
+            return SERVICE_ACCOUNT, SERVICE_ACCOUNT.user
+        if kind == DEMO_GRANT:
+            user = _user(form.get("user", ""))
+            if user is None:
+                raise oauth.InvalidGrantError("there is no such demo user")
+            return user, "serai-cli"
+        raise oauth.UnsupportedGrantTypeError(str(kind)[:80]) if kind else oauth.InvalidRequestError(
+            "grant_type is missing"
+        )  # fmt: skip
+
+    def _check_client(self, form: Mapping[str, str], headers: Mapping[str, str]) -> None:
+        client, secret = extract_basic_authorization({"Authorization": headers.get("authorization")})
+        client, secret = client or form.get("client_id", ""), secret or form.get("client_secret", "")
+        right = hmac.compare_digest(secret.encode(), self._secret.get_secret_value().encode())
+        if client != SERVICE_ACCOUNT.user or not right:
+            raise oauth.InvalidClientError("unknown client or wrong secret")
+
+    def _answer(self, user: DemoUser, client: str) -> dict[str, Any]:
+        token = sign_access_token(self._key, self._kid, self._claims(user, client))
+        return {"access_token": token, "token_type": "Bearer", "expires_in": self._life_s, "user": user.user}
+
+    def _claims(self, user: DemoUser, client: str) -> dict[str, Any]:
+        now = int(self._clock().timestamp())
+        return {
+            "iss": self._url, "aud": AUDIENCE, "sub": user.user, "client_id": client, "iat": now,
+            "exp": now + self._life_s, "jti": uuid6.uuid7().hex, "name": user.name, "scope": "entitlements",
+            "entitlements": user.entitlements(),
+        }  # fmt: skip
+
+
+def sign_access_token(key: ECKey, kid: str, claims: Mapping[str, Any]) -> str:
+    """A JWS of type `at+jwt` (RFC 9068)."""
+    header = {"alg": "ES256", "typ": "at+jwt", "kid": kid}
+    return jws.serialize_compact(header, orjson.dumps(claims), key, registry=_REGISTRY)
+
+
+def _user(name: str) -> DemoUser | None:
+    return next((user for user in DEMO_USERS if user.user == name), None)
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """An urlencoded form of at most 8 kB and 20 fields, none of them twice. Raises Refused."""
+    body = await request.body()
+    if len(body) > 8_192:
+        raise Refused("the form is larger than 8 kB", code="too_large")
+    try:
+        pairs = parse_qsl(body.decode("utf-8", errors="replace"), keep_blank_values=True, max_num_fields=20)
+    except ValueError as error:
+        raise Refused("the form has more than 20 fields", code="invalid_request") from error
+    if len(dict(pairs)) != len(pairs):
+        raise Refused("a field stands there twice", code="invalid_request")
+    return dict(pairs)
+
+
+async def demo_token(issuer: str, user: str, *, transport: httpx.AsyncBaseTransport | None = None) -> str:
+    """An access token of a demo user from a running development issuer. Raises NotFound or Unavailable."""
+    async with httpx.AsyncClient(base_url=issuer, transport=transport, timeout=5.0, trust_env=False) as client:
+        try:
+            response = await client.post("/demo/token", data={"user": user})
+        except httpx.HTTPError as error:
+            raise Unavailable(f"the development issuer at {issuer} does not answer: {error!r}") from error
+    if response.status_code == 404:
+        raise NotFound(str(response.json().get("detail")))
+    if response.status_code != 200:
+        raise Unavailable(f"the development issuer at {issuer} answered {response.status_code}")
+    return str(response.json()["access_token"])

@@ -1,0 +1,292 @@
+"""Checking what auth has signed: command grants (one command, its exact bytes) and read grants (who asks, for 60 s).
+
+Auth alone signs (`services/auth/grants.py`). The scheduler checks commands here, scheduler and monitor check
+questions. The anchor is the IETF draft on Transaction Tokens; the subject is spelled as in RFC 9493 (`iss_sub`).
+"""
+
+import hashlib
+import hmac
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from joserfc.errors import JoseError
+from joserfc.jwk import OKPKey
+
+from shared.contracts import codec
+from shared.contracts.commands import CancelJob, Command, CordonSite, Principal, SubmitJob, UncordonSite
+from shared.contracts.envelope import Message
+from shared.errors import Refused, Unavailable
+from shared.ports import Clock
+from shared.runtime import jws
+from shared.runtime.key_ring import KeyRing, KeyTimes
+from shared.runtime.questions import Questions
+
+ISSUER: Final = "serai-auth"
+AUDIENCE: Final = "serai"
+ALGORITHM: Final = "Ed25519"
+"""RFC 9864's name; the older `EdDSA` leaves the curve open."""
+COMMAND_GRANT: Final = "serai-grant+jwt"
+READ_GRANT: Final = "serai-read+jwt"
+GRANT_HEADER: Final = "x-grant"
+
+MOST_GRANT_BYTES: Final = 32_768
+"""A read grant lists the verbs of every VO; a command grant is below 1 kB."""
+_SKEW = timedelta(seconds=60)
+_TIMES: Final = KeyTimes(cool_down_s=5, refresh_s=600)
+_REMEMBERED: Final = 4_096
+
+
+class GrantInvalid(Refused):
+    """Permanent: nothing may be done on the strength of this grant. Alarm, and never execute."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, code="grant_invalid")
+
+
+@dataclass(frozen=True, slots=True)
+class GrantClaims:
+    """What a command grant says: this principal may have exactly these bytes done.
+
+    `own`: only if what the command acts on is the principal's own; the receiver checks that with `covers`.
+    """
+
+    id: str
+    principal: Principal
+    verb: str
+    vo: str | None
+    own: bool
+    message_type: str
+    content_type: str
+    body_sha256: str
+    issued_at: datetime
+    expires_at: datetime
+
+    def covers(self, owner: Principal) -> bool:
+        """Whether the grant reaches something of this owner."""
+        return not self.own or same(self.principal, owner)
+
+
+class GrantExpired(Refused):
+    """Everything is right except the time: ask auth for a fresh decision about `claims.principal`."""
+
+    def __init__(self, claims: GrantClaims) -> None:
+        super().__init__(f"the grant {claims.id} expired at {claims.expires_at.isoformat()}", code="grant_expired")
+        self.claims = claims
+
+
+@dataclass(frozen=True, slots=True)
+class ReadGrant:
+    """Who asks, and their verbs by VO; `platform_verbs` hold everywhere."""
+
+    principal: Principal
+    memberships: Mapping[str, frozenset[str]]
+    platform_verbs: frozenset[str]
+    expires_at: datetime
+
+    def may(self, verb: str, vo: str) -> bool:
+        """Whether the asker has this verb in this VO, or everywhere."""
+        return verb in self.platform_verbs or verb in self.memberships.get(vo, frozenset())
+
+
+def same(one: Principal, other: Principal) -> bool:
+    """Whether both are the same principal; names are for people only."""
+    return one.issuer == other.issuer and one.subject == other.subject
+
+
+class GrantVerifier:
+    """Checks grants with the keys that auth publishes. `fetch_keys` gives its JWKS document or raises Unavailable."""
+
+    def __init__(
+        self, fetch_keys: Callable[[], Awaitable[dict[str, Any]]], clock: Clock, *, times: KeyTimes = _TIMES
+    ) -> None:
+        async def keys() -> dict[str, OKPKey]:
+            return grant_keys(await fetch_keys())
+
+        self._ring: KeyRing[OKPKey] = KeyRing("auth", keys, clock, times)
+        self._clock = clock
+        self._read: OrderedDict[bytes, ReadGrant] = OrderedDict()
+
+    async def verify_command(self, message: Message) -> GrantClaims:
+        """The claims of a command's grant, when it covers exactly this message and says the same as its body.
+
+        Raises GrantInvalid, GrantExpired (all right but the time), codec.Undecodable, or Unavailable when the keys
+        cannot be had: then nothing is known yet, try again.
+        """
+        claims = claims_of(await self._payload(message.headers.get(GRANT_HEADER, ""), COMMAND_GRANT))
+        _check_binding(claims, message)
+        _check_meaning(claims, codec.decode(message).content)
+        self._check_not_early(claims.issued_at)
+        if self._clock() >= claims.expires_at:
+            raise GrantExpired(claims)
+        return claims
+
+    async def verify_read(self, grant: str) -> ReadGrant:
+        """The asker behind a read grant. Raises GrantInvalid (also when expired) or Unavailable."""
+        digest = hashlib.sha256(grant.encode(errors="replace")).digest()
+        known = self._read.get(digest)
+        if known is None:
+            known = _read_grant(await self._payload(grant, READ_GRANT), self._check_not_early)
+            self._read[digest] = known
+            while len(self._read) > _REMEMBERED:
+                self._read.popitem(last=False)
+        if self._clock() >= known.expires_at:
+            self._read.pop(digest, None)
+            raise GrantInvalid("the read grant has expired")
+        return known
+
+    async def ready(self) -> None:
+        """Return when keys are at hand; raise Unavailable with the culprit."""
+        await self._ring.refresh()
+
+    def _check_not_early(self, issued_at: datetime) -> None:
+        if issued_at > self._clock() + _SKEW:
+            raise GrantInvalid("the grant was issued in the future: check the clocks")
+
+    async def _payload(self, grant: str, kind: str) -> dict[str, Any]:
+        """Signature, type, issuer and audience checked."""
+        if not grant:
+            raise GrantInvalid("there is no grant")
+        token = _parsed(grant)
+        if token.header.get("typ") != kind:
+            raise GrantInvalid(f"the grant is of another type than {kind}")
+        if token.algorithm != ALGORITHM or not token.kid:
+            raise GrantInvalid(f"the grant is not signed with {ALGORITHM} and a named key")
+        key = await self._ring.get(token.kid)
+        if key is None or not jws.verify(token, key, ALGORITHM):
+            raise GrantInvalid("the signature of the grant is not auth's")
+        if token.unverified.get("iss") != ISSUER or token.unverified.get("aud") != AUDIENCE:
+            raise GrantInvalid("the grant is not auth's for this platform")
+        return token.unverified
+
+
+def keys_of(auth: Questions) -> Callable[[], Awaitable[dict[str, Any]]]:
+    """How a service fetches auth's keys: `GrantVerifier(keys_of(questions_to_auth), clock)`."""
+
+    async def fetch() -> dict[str, Any]:
+        try:
+            return jws.strict_json(await auth.fetch("/.well-known/jwks.json"), 4, "the key set")
+        except (jws.Malformed, Refused) as error:
+            raise Unavailable(f"auth does not give its keys: {error}") from error
+
+    return fetch
+
+
+def grant_keys(document: Mapping[str, Any]) -> dict[str, OKPKey]:
+    """The Ed25519 signing keys of a JWKS document by `kid`; others are left out. Raises Unavailable for nonsense."""
+    found: dict[str, OKPKey] = {}
+    entries = document.get("keys")
+    if not isinstance(entries, list):
+        raise Unavailable("auth answered with something that is not a key set")
+    for entry in entries:
+        if entry.get("kty") == "OKP" and entry.get("crv") == "Ed25519" and entry.get("use", "sig") == "sig":
+            try:
+                found[str(entry["kid"])] = OKPKey.import_key({name: entry[name] for name in ("kty", "crv", "x", "kid")})
+            except (KeyError, ValueError, JoseError) as error:
+                raise Unavailable(f"auth published a broken key: {error}") from error
+    return found
+
+
+def granted_claims(grant: str) -> GrantClaims:
+    """The claims of a command grant that `verify_command` has passed, without checking it again.
+
+    For handlers behind an authorised consumer; never for anything that comes from outside.
+    """
+    return claims_of(_parsed(grant).unverified)
+
+
+def claims_of(payload: Mapping[str, Any]) -> GrantClaims:
+    """The claims as values. Raises GrantInvalid when one is missing or of another type."""
+    try:
+        return GrantClaims(
+            id=_string(payload, "jti"),
+            principal=_subject(payload),
+            verb=_string(payload, "verb"),
+            vo=None if payload["vo"] is None else _string(payload, "vo"),
+            own=payload["own"] is not False,
+            message_type=_string(payload, "message_type"),
+            content_type=_string(payload, "content_type"),
+            body_sha256=_string(payload, "body_sha256"),
+            issued_at=_moment(payload, "iat"),
+            expires_at=_moment(payload, "exp"),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise GrantInvalid(f"the grant lacks or misspells a claim: {error}") from error
+
+
+def _check_binding(claims: GrantClaims, message: Message) -> None:
+    digest = hashlib.sha256(message.body).hexdigest()
+    if not hmac.compare_digest(claims.body_sha256.encode(), digest.encode()):
+        raise GrantInvalid("the grant is for another body")
+    if claims.message_type != message.type or claims.content_type != message.content_type:
+        raise GrantInvalid(f"the grant is for {claims.message_type}, not for {message.type}")
+
+
+def _check_meaning(claims: GrantClaims, content: object) -> None:
+    """Auth signs a digest and never reads a body: here the two are held side by side."""
+    if not isinstance(content, Command):
+        raise GrantInvalid("only commands are granted")
+    acting, vo = _acting(content)
+    if claims.verb != content.verb:
+        raise GrantInvalid(f"the grant is for {claims.verb}, the command needs {content.verb}")
+    if not same(acting, claims.principal):
+        raise GrantInvalid("the command names another principal than its grant")
+    if vo != claims.vo:
+        raise GrantInvalid("the command names another VO than its grant")
+
+
+def _acting(command: Command) -> tuple[Principal, str | None]:
+    match command:
+        case SubmitJob():
+            return command.owner, command.spec.vo
+        case CancelJob():
+            return command.requested_by, command.vo
+        case CordonSite() | UncordonSite():
+            return command.requested_by, None
+    raise GrantInvalid(f"no rule says who acts in {type(command).__name__}: add it to shared/runtime/tokens.py")
+
+
+def _read_grant(payload: Mapping[str, Any], check_not_early: Callable[[datetime], None]) -> ReadGrant:
+    try:
+        check_not_early(_moment(payload, "iat"))
+        return ReadGrant(
+            principal=_subject(payload),
+            memberships={vo: frozenset(verbs) for vo, verbs in payload["memberships"].items()},
+            platform_verbs=frozenset(payload["platform_verbs"]),
+            expires_at=_moment(payload, "exp"),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise GrantInvalid(f"the read grant lacks or misspells a claim: {error}") from error
+
+
+def _parsed(grant: str) -> jws.Compact:
+    try:
+        return jws.parse(grant, most_bytes=MOST_GRANT_BYTES)
+    except jws.Malformed as error:
+        raise GrantInvalid(f"the grant is malformed: {error}") from error
+
+
+def _subject(payload: Mapping[str, Any]) -> Principal:
+    """RFC 9493, format `iss_sub`."""
+    subject = payload["sub_id"]
+    if subject["format"] != "iss_sub":
+        raise ValueError("sub_id")
+    return Principal(
+        issuer=_string(subject, "iss"), subject=_string(subject, "sub"), name=str(payload.get("name") or "")
+    )
+
+
+def _string(payload: Mapping[str, Any], name: str) -> str:
+    value = payload[name]
+    if not isinstance(value, str):
+        raise TypeError(name)
+    return value
+
+
+def _moment(payload: Mapping[str, Any], name: str) -> datetime:
+    value = payload[name]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(name)
+    return datetime.fromtimestamp(value, UTC)

@@ -1,0 +1,310 @@
+"""Grants: auth signs what the table allows, and the receiver's check finds every way to use one for something else."""
+
+import asyncio
+import hashlib
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from joserfc.jwk import OKPKey
+
+from services.auth.demo_users import BIO, CLIMATE
+from shared.contracts.commands import CancelJob, CordonSite, Principal, UncordonSite
+from shared.errors import Refused, Unavailable
+from shared.runtime.key_ring import KeyTimes
+from shared.runtime.tokens import GrantExpired, GrantInvalid, GrantVerifier, granted_claims, same
+from tests.builders import NOON, TestClock, a_job, job_id
+from tests.unit.auth.world import URL, FakeIssuer, auth, entitlement, item_for, message_for, signed
+
+pytestmark = pytest.mark.fast
+
+ALICE = Principal(issuer=URL, subject="alice", name="Alice")
+BOB = Principal(issuer=URL, subject="bob")
+SUBMIT = a_job(owner=ALICE)
+CANCEL = CancelJob(job_id=job_id(1), vo=CLIMATE, requested_by=ALICE, requested_at=NOON)
+CORDON = CordonSite(site="prague", reason="disk", requested_by=ALICE, requested_at=NOON)
+
+
+async def test_a_granted_submission_passes_the_check_of_its_receiver(tmp_path: Path) -> None:
+    issuer = FakeIssuer()
+    async with auth(tmp_path, issuer) as running:
+        [answer] = await running.grant(issuer.token(), item_for(SUBMIT, CLIMATE))
+        claims = await running.grants.verify_command(message_for(SUBMIT, answer["grant"]))
+    assert same(claims.principal, ALICE)
+    assert (claims.verb, claims.vo, claims.own) == ("job.submit", CLIMATE, True)
+    assert claims.expires_at - claims.issued_at == timedelta(seconds=900)
+    assert granted_claims(answer["grant"]) == claims
+
+
+async def test_a_grant_covers_exactly_one_command(tmp_path: Path) -> None:
+    issuer = FakeIssuer()
+    async with auth(tmp_path, issuer) as running:
+        token = issuer.token(entitlements=[entitlement(CLIMATE, "manager")])
+        submit, cancel = await running.grant(token, item_for(SUBMIT, CLIMATE), item_for(CANCEL, CLIMATE))
+        good = message_for(SUBMIT, submit["grant"])
+        await running.grants.verify_command(good)
+        bad = {
+            "body of another": replace(good, body=message_for(a_job(2, owner=ALICE), "").body),
+            "one byte more": replace(good, body=good.body + b" "),
+            "other type": replace(good, type="eu.serai.job.cancel.v1"),
+            "other content type": replace(good, content_type="application/cloudevents+json"),
+            "other grant": message_for(SUBMIT, cancel["grant"]),
+            "no grant": message_for(SUBMIT, ""),
+            "half a grant": message_for(SUBMIT, submit["grant"].rsplit(".", 1)[0]),
+            "users' token": message_for(SUBMIT, token),
+            "huge grant": message_for(SUBMIT, "a" * 100_000),
+        }
+        for what, message in bad.items():
+            with pytest.raises(GrantInvalid):
+                await running.grants.verify_command(message)
+                pytest.fail(what)
+
+
+async def test_a_body_that_speaks_for_somebody_else_is_found_although_its_digest_is_signed(tmp_path: Path) -> None:
+    """A gateway gone bad could ask for a grant over any body: the receiver compares who and which VO."""
+    issuer = FakeIssuer()
+    both = issuer.token(entitlements=[entitlement(CLIMATE), entitlement(BIO)])
+    async with auth(tmp_path, issuer) as running:
+        for command, vo in (
+            (a_job(owner=BOB), CLIMATE),
+            (a_job(owner=ALICE.model_copy(update={"issuer": "https://other.example"})), CLIMATE),
+            (a_job(owner=ALICE, vo=BIO), CLIMATE),
+            (a_job(owner=ALICE, vo=CLIMATE), BIO),
+            (CANCEL.model_copy(update={"requested_by": BOB}), CLIMATE),
+            (CANCEL.model_copy(update={"vo": BIO}), CLIMATE),
+        ):
+            [answer] = await running.grant(both, item_for(command, vo))
+            with pytest.raises(GrantInvalid, match="another"):
+                await running.grants.verify_command(message_for(command, answer["grant"]))
+
+
+async def test_an_expired_grant_is_good_for_asking_again_and_for_nothing_else(tmp_path: Path) -> None:
+    issuer = FakeIssuer()
+    async with auth(tmp_path, issuer) as running:
+        [answer] = await running.grant(issuer.token(), item_for(SUBMIT, CLIMATE))
+        message = message_for(SUBMIT, answer["grant"])
+        running.clock.forward(899.9)
+        await running.grants.verify_command(message)
+        running.clock.forward(0.1)
+        with pytest.raises(GrantExpired) as expired:
+            await running.grants.verify_command(message)
+        assert same(expired.value.claims.principal, ALICE)
+        with pytest.raises(GrantInvalid):
+            await running.grants.verify_command(replace(message, body=message.body + b" "))
+
+
+async def test_grants_of_one_kind_are_not_grants_of_the_other(tmp_path: Path) -> None:
+    issuer = FakeIssuer()
+    async with auth(tmp_path, issuer) as running:
+        [answer] = await running.grant(issuer.token(), item_for(SUBMIT, CLIMATE))
+        read_grant = (await running.context(issuer.token())).json()["read_grant"]
+        await running.grants.verify_read(read_grant)
+        with pytest.raises(GrantInvalid, match="another type"):
+            await running.grants.verify_command(message_for(SUBMIT, read_grant))
+        with pytest.raises(GrantInvalid, match="another type"):
+            await running.grants.verify_read(answer["grant"])
+        assert await running.code(read_grant) == "unauthenticated"
+        assert await running.code(answer["grant"]) == "unauthenticated"
+
+
+async def test_read_grants_say_who_asks_and_end_with_the_minute_or_the_token(tmp_path: Path) -> None:
+    issuer = FakeIssuer()
+    entitlements = [entitlement(CLIMATE, "observer"), entitlement("serai-platform", "site-operator")]
+    async with auth(tmp_path, issuer) as running:
+        context = (await running.context(issuer.token(entitlements=entitlements))).json()
+        asker = await running.grants.verify_read(context["read_grant"])
+        assert asker.principal == ALICE
+        assert asker.may("job.view_vo", CLIMATE)
+        assert not asker.may("job.submit", CLIMATE)
+        assert not asker.may("job.view_vo", BIO)
+        assert asker.platform_verbs == {"site.view", "site.cordon"}
+        running.clock.forward(60)
+        with pytest.raises(GrantInvalid, match="expired"):
+            await running.grants.verify_read(context["read_grant"])
+        short = issuer.token(exp=int(NOON.timestamp()) + 70, entitlements=entitlements)
+        brief = await running.grants.verify_read((await running.context(short)).json()["read_grant"])
+        assert brief.expires_at == NOON + timedelta(seconds=70)
+
+
+@pytest.mark.parametrize(("command", "vo", "own", "roles", "code"), [
+    (SUBMIT, CLIMATE, True, ["observer"], "role_insufficient"), (SUBMIT, BIO, True, ["manager"], "not_in_vo"),
+    (SUBMIT, None, True, ["manager"], "mismatch"), (CANCEL, CLIMATE, False, ["member"], "role_insufficient"),
+    (CANCEL, CLIMATE, False, ["operator"], None), (CANCEL, CLIMATE, True, ["member"], None),
+    (CORDON, None, True, ["manager"], "platform_role_needed"), (CORDON, CLIMATE, True, ["manager"], "mismatch"),
+])  # fmt: skip
+async def test_what_the_table_refuses_gets_no_grant_but_words(
+    tmp_path: Path, command: Any, vo: str | None, own: bool, roles: list[str], code: str | None
+) -> None:
+    issuer = FakeIssuer()
+    token = issuer.token(entitlements=[entitlement(CLIMATE, role) for role in roles])
+    async with auth(tmp_path, issuer) as running:
+        [answer] = await running.grant(token, item_for(command, vo, own=own))
+    assert answer["refusal_code"] == code
+    assert (answer["grant"] is None) is (code is not None)
+    assert (answer["refusal"] is None) is (code is None)
+
+
+@pytest.mark.parametrize("changed", [
+    {"verb": "job.view"}, {"verb": "job.cancel"}, {"message_type": "eu.serai.site.cordon.v1"}, {"message_type": "x"},
+    {"message_type": "eu.serai.job.submit.v2"}, {"message_type": "eu.serai.job.queued.v1"}, {"body_sha256": "0" * 63},
+    {"body_sha256": "A" * 64}, {"body_sha256": ""}, {"content_type": "text/plain"}, {"verb": ""},
+])  # fmt: skip
+async def test_a_small_verb_never_buys_a_large_command(tmp_path: Path, changed: dict[str, Any]) -> None:
+    issuer = FakeIssuer()
+    async with auth(tmp_path, issuer) as running:
+        [answer] = await running.grant(issuer.token(), item_for(SUBMIT, CLIMATE, **changed))
+    assert answer["grant"] is None
+    assert answer["refusal_code"] in ("mismatch", "unknown_command")
+
+
+async def test_site_operators_cordon_and_their_grant_names_no_vo(tmp_path: Path) -> None:
+    issuer = FakeIssuer()
+    token = issuer.token(entitlements=[entitlement("serai-platform", "site-operator")])
+    back = UncordonSite(site="prague", requested_by=ALICE, requested_at=NOON)
+    async with auth(tmp_path, issuer) as running:
+        for command in (CORDON, back):
+            [answer] = await running.grant(token, item_for(command, None))
+            assert (await running.grants.verify_command(message_for(command, answer["grant"]))).vo is None
+
+
+async def test_whose_job_a_cancellation_reaches(tmp_path: Path) -> None:
+    issuer = FakeIssuer()
+    token = issuer.token(entitlements=[entitlement(CLIMATE, "manager")])
+    async with auth(tmp_path, issuer) as running:
+        own, anybodys = await running.grant(
+            token, item_for(CANCEL, CLIMATE, own=True), item_for(CANCEL, CLIMATE, own=False)
+        )
+    assert granted_claims(own["grant"]).covers(ALICE)
+    assert not granted_claims(own["grant"]).covers(BOB)
+    assert granted_claims(anybodys["grant"]).covers(BOB)
+
+
+async def test_a_thousand_in_one_question_and_not_one_more(tmp_path: Path) -> None:
+    issuer = FakeIssuer()
+    async with auth(tmp_path, issuer) as running:
+        answers = await running.grant(issuer.token(), *[item_for(SUBMIT, CLIMATE)] * 1_000)
+        assert len({answer["grant"] for answer in answers}) == 1_000
+        body = {"token": issuer.token(), "items": [item_for(SUBMIT, CLIMATE).model_dump()] * 1_001}
+        assert (await running.http.post("/internal/grants", json=body)).status_code == 422
+
+
+async def test_only_a_live_token_gets_grants_although_its_context_is_remembered(tmp_path: Path) -> None:
+    issuer = FakeIssuer()
+    token = issuer.token(exp=int(NOON.timestamp()) + 5)
+    async with auth(tmp_path, issuer) as running:
+        assert await running.code(token) == ""
+        running.clock.forward(5)
+        body = {"token": token, "items": [item_for(SUBMIT, CLIMATE).model_dump()]}
+        answer = await running.http.post("/internal/grants", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (401, "token_expired")
+
+
+# -- the receiver's keys ------------------------------------------------------------------------------------------
+
+
+def forged(key: OKPKey, algorithm: str = "Ed25519", **changed: Any) -> str:
+    """A grant by somebody who knows everything but auth's key."""
+    body = message_for(SUBMIT, "").body
+    now = NOON.timestamp()
+    claims = {
+        "iss": "serai-auth", "aud": "serai", "sub_id": {"format": "iss_sub", "iss": URL, "sub": "alice"}, "jti": "1",
+        "iat": now, "exp": now + 900, "verb": "job.submit", "vo": CLIMATE, "own": True,
+        "message_type": "eu.serai.job.submit.v1", "content_type": "application/json",
+        "body_sha256": hashlib.sha256(body).hexdigest(),
+    } | changed  # fmt: skip
+    return signed(
+        key, {name: value for name, value in claims.items() if value is not ...}, algorithm, typ="serai-grant+jwt"
+    )
+
+
+def an_okp(kid: str = "k") -> OKPKey:
+    return OKPKey.import_key({**OKPKey.generate_key("Ed25519").as_dict(private=True), "kid": kid})
+
+
+class Source:
+    """Where a verifier gets its keys; counts, and can be away."""
+
+    def __init__(self, *keys: OKPKey) -> None:
+        self.keys, self.away, self.fetches = list(keys), False, 0
+
+    async def __call__(self) -> dict[str, Any]:
+        self.fetches += 1
+        if self.away:
+            raise Unavailable("auth is away")
+        return {"keys": [{**key.as_dict(private=False), "use": "sig"} for key in self.keys]}
+
+
+@pytest.mark.parametrize("changed", [
+    {"iss": "auth"}, {"aud": "others"}, {"aud": ["serai"]}, {"sub_id": None}, {"sub_id": {"format": "email"}},
+    {"jti": ...}, {"exp": ...}, {"exp": "never"}, {"exp": True}, {"exp": 1e300}, {"iat": NOON.timestamp() + 61},
+    {"verb": 1}, {"vo": ...},
+    {"vo": 1}, {"verb": "job.cancel"}, {"own": ...}, {"body_sha256": None}, {"message_type": "eu.serai.job.cancel.v1"},
+])  # fmt: skip
+async def test_even_auths_own_key_does_not_sign_nonsense(changed: dict[str, Any]) -> None:
+    key = an_okp()
+    verifier = GrantVerifier(Source(key), TestClock())
+    await verifier.verify_command(message_for(SUBMIT, forged(key)))
+    with pytest.raises(GrantInvalid):
+        await verifier.verify_command(message_for(SUBMIT, forged(key, **changed)))
+
+
+@pytest.mark.filterwarnings("ignore:EdDSA is deprecated")
+async def test_other_keys_and_algorithms() -> None:
+    key = an_okp()
+    verifier = GrantVerifier(Source(key), TestClock())
+    for grant in (forged(an_okp()), forged(key, "EdDSA"), forged(an_okp(), kid=None)):
+        with pytest.raises(GrantInvalid):
+            await verifier.verify_command(message_for(SUBMIT, grant))
+
+
+async def test_an_unknown_key_is_neither_yes_nor_no_until_auth_has_been_asked_again() -> None:
+    old, new = an_okp("old"), an_okp("new")
+    source, clock = Source(old), TestClock()
+    verifier = GrantVerifier(source, clock, times=KeyTimes(cool_down_s=5))
+    await verifier.verify_command(message_for(SUBMIT, forged(old)))
+    source.keys = [old, new]
+    with pytest.raises(Unavailable):
+        await verifier.verify_command(message_for(SUBMIT, forged(new)))
+    clock.forward(5)
+    await verifier.verify_command(message_for(SUBMIT, forged(new)))
+    clock.forward(5)
+    with pytest.raises(GrantInvalid):
+        await verifier.verify_command(message_for(SUBMIT, forged(an_okp("nobody's"))))
+    assert source.fetches == 3
+
+
+async def test_while_auth_is_away_known_keys_serve_and_no_key_means_wait() -> None:
+    key, clock = an_okp(), TestClock()
+    source = Source(key)
+    source.away = True
+    verifier = GrantVerifier(source, clock)
+    with pytest.raises(Unavailable, match="auth is away"):
+        await verifier.verify_command(message_for(SUBMIT, forged(key)))
+    with pytest.raises(Unavailable):
+        await verifier.ready()
+    source.away = False
+    clock.forward(1)
+    await verifier.ready()
+    source.away = True
+    clock.forward(700)
+    await verifier.verify_command(message_for(SUBMIT, forged(key)))
+
+
+async def test_many_messages_at_once_cost_one_fetch() -> None:
+    key = an_okp()
+    source = Source(key)
+    verifier = GrantVerifier(source, TestClock())
+    await asyncio.gather(*(verifier.verify_command(message_for(SUBMIT, forged(key))) for _ in range(20)))
+    assert source.fetches == 1
+
+
+async def test_a_message_that_is_no_command_is_refused() -> None:
+    key = an_okp()
+    body = b'{"not":"a command"}'
+    grant = forged(key, body_sha256=hashlib.sha256(body).hexdigest())
+    message = replace(message_for(SUBMIT, grant), body=body)
+    with pytest.raises(Refused) as refusal:
+        await GrantVerifier(Source(key), TestClock()).verify_command(message)
+    assert refusal.value.code == "undecodable"
