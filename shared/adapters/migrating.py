@@ -119,7 +119,7 @@ def _upgrade(connection: Connection, folder: Path) -> None:
     from alembic.script import ScriptDirectory
 
     script = ScriptDirectory(str(folder))
-    steps = lambda revision, _context: script._upgrade_revs("head", revision)  # noqa: E731, SLF001
+    steps = lambda revision, _context: script._upgrade_revs("head", revision)  # noqa: E731
     with EnvironmentContext(Config(), script, fn=steps) as environment:
         environment.configure(connection=connection, transactional_ddl=True)
         environment.run_migrations()

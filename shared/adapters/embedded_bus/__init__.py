@@ -1,0 +1,5 @@
+"""The MessageBus of one process: an append-only log and its deliveries in one SQLite file. See `bus.py`."""
+
+from shared.adapters.embedded_bus.bus import EmbeddedBus
+
+__all__ = ["EmbeddedBus"]

@@ -1,0 +1,177 @@
+"""The Store on SQLite: one file per service, SQLAlchemy Core over the standard library's driver.
+
+Called by each service's composition root: `store = await open_store(folder / "scheduler.sqlite",
+migrations="services.scheduler.migrations")`. Transactions and small reads run in the event loop itself, each on a
+connection of their own, because a thread hop costs more than the statements; commits run in a thread and are shared
+(`sqlite_writer.py`). Not for several processes at a time beyond an operator's look: that is PostgreSQL's.
+
+The fast path of a hot read is `connection.exec_driver_sql("SELECT ... WHERE id = ?", (id,))` where Core is too slow:
+plain SQL with `?` as SQLite takes it, hence for embedded-only code; Core statements built once at import are what
+services use.
+"""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Literal, TypeVar, cast
+
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.pool import NullPool
+
+from shared.adapters import leases
+from shared.adapters.leases import check_lease
+from shared.adapters.migrating import migrate
+from shared.adapters.sqlite_writer import Writer, consumed, translated
+from shared.errors import OutcomeUnknown, Unavailable
+from shared.ports import Lease
+
+__all__ = ["SqliteStore", "check_lease", "open_store"]
+
+T = TypeVar("T")
+Synchronous = Literal["FULL", "NORMAL", "OFF"]
+
+BUSY_TIMEOUT_MS: Final = 5000
+"""How long a read waits for another process that holds the file; the writer has its own patience."""
+QUEUE_LIMIT: Final = 10_000
+TRANSACT_DEADLINE_S: Final = 30.0
+LONG_READERS: Final = 2
+
+
+async def open_store(
+    path: Path, migrations: str | None = None, *, synchronous: Synchronous = "FULL", queue_limit: int = QUEUE_LIMIT
+) -> "SqliteStore":
+    """Open (or make) the database at `path` and bring it to the newest version of the package `migrations`.
+
+    `synchronous` FULL makes a commit durable before `transact` returns; OFF is for throw-away data. Without
+    `migrations` the caller makes its tables. Raises Unavailable when the file cannot be opened, Misconfigured when
+    its version is unknown.
+    """
+    engine = _engine(path, synchronous)
+    writer = await asyncio.to_thread(_prepared, engine, path, migrations)
+    return SqliteStore(path, engine, writer, queue_limit)
+
+
+class SqliteStore:
+    """See `shared.ports.Store`. Belongs to the event loop it was opened in."""
+
+    def __init__(self, path: Path, engine: Engine, writer: Connection, queue_limit: int) -> None:
+        self._engine = engine
+        self._write = writer
+        self._writer = Writer(driver(writer), writer, limit=queue_limit, name=path.name)
+        self._reader: Connection | None = _reader(engine)
+        self._raw_reader = driver(self._reader)
+        self._long = ThreadPoolExecutor(LONG_READERS, thread_name_prefix=f"read-{path.stem}")
+        self._local = threading.local()
+        self._long_readers: list[Connection] = []
+
+    async def transact(self, body: Callable[[Connection], T]) -> T:
+        future = self._writer.submit(body)
+        try:
+            async with asyncio.timeout(TRANSACT_DEADLINE_S):
+                result: T = await future
+        except TimeoutError as error:
+            if not future.cancelled():
+                raise
+            raise OutcomeUnknown("the database did not commit in time", code="store_failed") from error
+        return result
+
+    async def read(self, body: Callable[[Connection], T]) -> T:
+        if self._reader is None:
+            raise Unavailable("the database is closed", code="store_closed")
+        return _snapshot(self._reader, self._raw_reader, body)
+
+    async def read_long(self, body: Callable[[Connection], T]) -> T:
+        if self._reader is None:
+            raise Unavailable("the database is closed", code="store_closed")
+        return await asyncio.get_running_loop().run_in_executor(self._long, self._read_in_thread, body)
+
+    async def acquire_lease(self, name: str, holder: str, ttl_s: float, now: datetime) -> Lease | None:
+        return await self.transact(lambda connection: leases.acquire(connection, name, holder, ttl_s, now))
+
+    async def release_lease(self, lease: Lease) -> None:
+        await self.transact(lambda connection: leases.release(connection, lease))
+
+    async def close(self) -> None:
+        if self._reader is None:
+            return
+        await self._writer.close()
+        await asyncio.to_thread(self._long.shutdown)
+        self._write.close()
+        self._reader.close()
+        self._reader = None
+        while self._long_readers:
+            self._long_readers.pop().close()
+
+    def _read_in_thread(self, body: Callable[[Connection], T]) -> T:
+        connection: Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = _reader(self._engine)
+            self._long_readers.append(connection)
+        return _snapshot(connection, driver(connection), body)
+
+
+def _snapshot(connection: Connection, raw: sqlite3.Connection, body: Callable[[Connection], T]) -> T:
+    """Run `body` within one read transaction: all its statements see the newest commit, and the same one."""
+    raw.execute("BEGIN")
+    try:
+        return consumed(body(connection))
+    except Exception as error:
+        raise translated(error) from error
+    finally:
+        if raw.in_transaction:
+            raw.execute("COMMIT")
+
+
+def driver(connection: Connection) -> sqlite3.Connection:
+    """The sqlite3 connection under a SQLAlchemy one."""
+    return cast(sqlite3.Connection, connection.connection.dbapi_connection)
+
+
+# -- connections --------------------------------------------------------------------------------------------------
+
+
+def _engine(path: Path, synchronous: Synchronous) -> Engine:
+    def connect() -> sqlite3.Connection:
+        raw = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=512)
+        for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON", "temp_store=MEMORY"):
+            raw.execute(f"PRAGMA {pragma}")
+        return raw
+
+    return create_engine("sqlite+pysqlite://", creator=connect, poolclass=NullPool)
+
+
+def _prepared(engine: Engine, path: Path, migrations: str | None) -> Connection:
+    """The writer's connection, with the migrations applied in one transaction."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = engine.connect()
+    except (OSError, sqlite3.Error) as error:
+        raise Unavailable(f"cannot open the database {path}: {error}", code="store_failed") from error
+    except Exception as error:
+        raise translated(error) from error
+    if migrations is not None:
+        _migrated(connection, migrations)
+    return connection
+
+
+def _migrated(connection: Connection, migrations: str) -> None:
+    raw = driver(connection)
+    raw.execute("BEGIN IMMEDIATE")
+    try:
+        migrate(connection, migrations)
+        raw.execute("COMMIT")
+    except BaseException:
+        raw.rollback()
+        connection.close()
+        raise
+
+
+def _reader(engine: Engine) -> Connection:
+    connection = engine.connect()
+    connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    connection.exec_driver_sql("PRAGMA query_only=ON")
+    return connection
