@@ -62,8 +62,12 @@ docs-check: $(VENV)/.dev-ready  ## fail when a generated document is not up to d
 bench: $(VENV)/.dev-ready  ## measure, and write bench/results.json
 	@$(BIN)/python -m bench $(ARGS)
 
+LOCK := $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --strip-extras \
+	--allow-unsafe --no-annotate --build-deps-for editable
+
 lock: $(VENV)/.dev-ready  ## make the hash-locked requirements anew from pyproject.toml
-	@$(BIN)/python -m services.lock
+	@$(LOCK) --extra dev -o requirements-dev.lock pyproject.toml
+	@$(LOCK) -c requirements-dev.lock -o requirements.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

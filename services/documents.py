@@ -11,9 +11,10 @@ import orjson
 import yaml
 from pydantic_settings import BaseSettings
 
+from services.auth.dev_issuer import DevIssuerSettings
 from services.auth.settings import AuthSettings
 from services.embedded.settings import EmbeddedSettings
-from services.gateway import api as gateway_api
+from services.gateway import wiring as gateway_wiring
 from services.gateway.settings import GatewaySettings
 from services.monitor import attempts
 from services.monitor.settings import MonitorSettings
@@ -32,6 +33,7 @@ SETTINGS: Final[dict[str, type[BaseSettings]]] = {
     "scheduler": SchedulerSettings,
     "monitor": MonitorSettings,
     "auth": AuthSettings,
+    "the development issuer": DevIssuerSettings,
     "the embedded platform": EmbeddedSettings,
 }
 
@@ -51,7 +53,7 @@ def write(folder: Path, *, check: bool) -> list[str]:
 
 def openapi() -> str:
     """The gateway's OpenAPI 3.1 document as JSON."""
-    return _json(gateway_api.openapi_document())
+    return _json(gateway_wiring.openapi_document())
 
 
 def _json(document: Any) -> str:

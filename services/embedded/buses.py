@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator
 from services.embedded.folder import DataFolder
 from services.embedded.settings import EmbeddedSettings
 from shared.adapters.embedded_bus import EmbeddedBus
-from shared.adapters.rabbitmq import AmqpBus
-from shared.adapters.rabbitmq.throwaway import broker
 from shared.ports import MessageBus
 
 
@@ -21,6 +19,9 @@ async def open_bus(settings: EmbeddedSettings, folder: DataFolder) -> AsyncItera
         finally:
             await bus.close()
         return
+    from shared.adapters.rabbitmq import AmqpBus  # not loaded, and not paid for, without a broker
+    from shared.adapters.rabbitmq.throwaway import broker
+
     async with contextlib.AsyncExitStack() as stack:
         url = settings.amqp_url or await stack.enter_async_context(broker(folder.path / "rabbitmq"))
         amqp = await AmqpBus.open(url)

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import orjson
 from pydantic import SecretStr
 
 from services.auth import dev_issuer
@@ -41,7 +40,7 @@ from shared.runtime.questions import Questions
 from shared.runtime.service import Service, run_services
 from shared.runtime.serving import HttpServer
 from shared.runtime.telemetry import Tracer
-from shared.runtime.tokens import GrantVerifier
+from shared.runtime.tokens import GrantVerifier, keys_of
 from shared.site import Site
 
 HOST = "127.0.0.1"
@@ -204,13 +203,7 @@ class _Parts:
         return Questions(f"http://{service.name}", service.name, self.folder.service_token, transport=transport)
 
     def verifier(self, auth: Service) -> GrantVerifier:
-        questions = self.ask(auth)
-
-        async def keys() -> dict[str, Any]:
-            document: dict[str, Any] = orjson.loads(await questions.fetch("/.well-known/jwks.json"))
-            return document
-
-        return GrantVerifier(keys, system_clock)
+        return GrantVerifier(keys_of(self.ask(auth)), system_clock)
 
     async def serve(self, app: Any, name: str, first_port: int) -> str:
         """Serve an app on loopback at the next free port; its address."""

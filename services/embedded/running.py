@@ -6,14 +6,24 @@ import signal
 import tempfile
 from pathlib import Path
 
-from services.auth.dev_issuer import DEMO_USERS
+from rich.console import Console
+
+from serai import showcase
+from services.auth.dev_issuer import DEMO_USERS, demo_token
 from services.embedded.platform import Platform, platform
 from services.embedded.settings import EmbeddedSettings
+from shared.errors import Misconfigured
 
 
 def fresh_folder() -> Path:
     """A folder for one `run`, kept afterwards so that outputs can be looked at."""
     return Path(tempfile.mkdtemp(prefix="serai-run-"))
+
+
+def check_folder(examples: Path) -> None:
+    """Raises Misconfigured when the folder is not there."""
+    if not examples.is_dir():
+        raise Misconfigured(f"there is no folder {examples}: run this in the checkout, or say --examples FOLDER")
 
 
 async def up(settings: EmbeddedSettings) -> None:
@@ -33,6 +43,18 @@ def addresses(running: Platform) -> dict[str, object]:
         "sites": running.sites,
         "users": [user.as_row() for user in DEMO_USERS],
     }
+
+
+async def run_examples(settings: EmbeddedSettings, examples: Path) -> int:
+    """Start, run the example jobs as their users would, stop. 0 only if every one ended as expected."""
+    check_folder(examples)
+    async with platform(settings) as running:
+        tokens = {user.user: await demo_token(running.issuer, user.user) for user in DEMO_USERS}
+        code = await showcase.run_examples(running.gateway, tokens, examples, deadline_s=60, console=Console())
+        for agent in running.agents.values():
+            await agent.stop(end_tasks=True)
+    print(f"Databases, logs and the jobs' folders are kept in {settings.data}", flush=True)
+    return code
 
 
 async def _until_told_to_stop(running: Platform) -> None:

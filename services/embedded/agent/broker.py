@@ -56,7 +56,9 @@ class Broker:
         for subscription in tuple(self.subscriptions):
             subscription.wake()
 
-    def subscribe(self, topics: dict[str, frozenset[str]], namespaces: Collection[str] | None, index: int) -> Subscription:
+    def subscribe(
+        self, topics: dict[str, frozenset[str]], namespaces: Collection[str] | None, index: int
+    ) -> Subscription:
         """A reader placed as Nomad places it for `index`."""
         names = None if namespaces is None else frozenset(namespaces)
         subscription = Subscription(topics, names, self.first + self._start(index))
@@ -112,4 +114,3 @@ class Broker:
                 size += len(out[-1])
         subscription.position = self.first + offset
         return b"".join(out)
-

@@ -102,7 +102,7 @@ def duration(value: Any) -> int:
 
 
 def canonical_job(spec: Mapping[str, Any], region: str) -> Row:
-    """The job as Nomad would store it, TaskGroups included; unknown fields are dropped without a word, as Nomad does."""
+    """The job as Nomad would store it, TaskGroups included; unknown fields are dropped without a word, as there."""
     job = merged(JOB, spec)
     job["Name"] = job["Name"] or job["ID"]
     job["Region"] = region
@@ -131,7 +131,9 @@ def canonical_group(spec: Mapping[str, Any], job_type: str, update: Mapping[str,
     group["Networks"] = [network(n) for n in group["Networks"]] if group["Networks"] else None
     family = "service" if job_type == "service" else "batch"
     if job_type in ("service", "batch"):
-        group["ReschedulePolicy"] = timed(RESCHEDULE[family], spec.get("ReschedulePolicy"), "Delay", "Interval", "MaxDelay")
+        group["ReschedulePolicy"] = timed(
+            RESCHEDULE[family], spec.get("ReschedulePolicy"), "Delay", "Interval", "MaxDelay"
+        )
     group["RestartPolicy"] = timed(RESTART[family], spec.get("RestartPolicy"), "Delay", "Interval")
     if job_type == "service":
         group["Migrate"] = timed(MIGRATE, spec.get("Migrate"), "MinHealthyTime", "HealthyDeadline")
@@ -172,7 +174,10 @@ def constraints(found: Any) -> list[Row] | None:
     """Constraints with Nomad's default operand."""
     if not found:
         return None
-    return [{"LTarget": c.get("LTarget") or "", "Operand": c.get("Operand") or "=", "RTarget": c.get("RTarget") or ""} for c in found]
+    return [
+        {"LTarget": c.get("LTarget") or "", "Operand": c.get("Operand") or "=", "RTarget": c.get("RTarget") or ""}
+        for c in found
+    ]
 
 
 def merged(defaults: Row, given: Mapping[str, Any]) -> Row:
@@ -187,7 +192,7 @@ def timed(defaults: Row, given: Mapping[str, Any] | None, *durations: str) -> Ro
 
 
 def same_spec(one: Row, other: Row) -> bool:
-    """Nomad's test whether a register changes anything: all but state, indexes and times; the token's accessor counts."""
+    """Nomad's test whether a register changes anything: all but state, indexes and times; the accessor counts."""
     return all(one.get(k) == other.get(k) for k in JOB if k not in _IGNORED_IN_COMPARISON)
 
 

@@ -12,7 +12,6 @@ from .settings import version_tuple
 from .state import Ask, Node
 
 
-
 @dataclass(slots=True)
 class Metrics:
     """Nomad's AllocMetric, as far as it is ever filled here."""
@@ -172,6 +171,7 @@ def _fit(group: Row, node: Node, policy: PortPolicy, metrics: Metrics) -> Choice
     ports = _assign_ports(group, node, policy)
     if isinstance(ports, str):
         metrics.exhaust(ports)
+        metrics.resources_exhausted = {t["Name"]: _exhausted_row(t, "ports") for t in group["Tasks"]}
         return None
     ask.ports = tuple(port["Value"] for port in ports)
     devices = _assign_devices(ask.devices, node)
@@ -200,7 +200,16 @@ def _exhausted(ask: Ask, node: Node) -> str:
 def _exhausted_row(task: Row, dimension: str) -> Row:
     """The task's own ask in the exhausted dimension; zeros beside it."""
     wanted = task["Resources"]
-    row = {**wanted, "CPU": 0, "MemoryMB": 0, "MemoryMaxMB": 0, "DiskMB": 0, "Cores": 0, "Devices": None, "Networks": None}
+    row = {
+        **wanted,
+        "CPU": 0,
+        "MemoryMB": 0,
+        "MemoryMaxMB": 0,
+        "DiskMB": 0,
+        "Cores": 0,
+        "Devices": None,
+        "Networks": None,
+    }
     name = {"cpu": "CPU", "memory": "MemoryMB"}.get(dimension)
     return {**row, name: wanted[name]} if name else row
 
@@ -317,7 +326,9 @@ def _version_holds(have: str, wanted: str) -> bool:
         return left >= right and left[: max(len(right) - 1, 1)] == right[: max(len(right) - 1, 1)]
     width = max(len(left), len(right))
     one, two = left + (0,) * (width - len(left)), right + (0,) * (width - len(right))
-    return {">=": one >= two, "<=": one <= two, "!=": one != two, "=": one == two, ">": one > two, "<": one < two}[operator]
+    return {">=": one >= two, "<=": one <= two, "!=": one != two, "=": one == two, ">": one > two, "<": one < two}[
+        operator
+    ]
 
 
 def resolve(target: str, node: Row) -> str | None:

@@ -101,7 +101,9 @@ def _node_status(alloc: Alloc, nodes: Mapping[str, Node]) -> str:
 class _Group:
     """One task group: sorts its allocations by name and fate."""
 
-    def __init__(self, job: Job, group: Row, nodes: Mapping[str, Node], trigger: str, now: int, desired: Desired) -> None:
+    def __init__(
+        self, job: Job, group: Row, nodes: Mapping[str, Node], trigger: str, now: int, desired: Desired
+    ) -> None:
         self.job, self.group, self.nodes = job, group, nodes
         self.trigger, self.now, self.desired = trigger, now, desired
         self.batch = job.row["Type"] in ("batch", "sysbatch")
@@ -146,7 +148,11 @@ class _Group:
     def _same_work(self, alloc: Alloc) -> bool:
         """An older version of the same groups and meta: nothing to restart (a changed count, say)."""
         old = next((v for v in self.job.versions if v["Version"] == alloc.version), None)
-        return old is not None and old["Meta"] == self.job.row["Meta"] and _without_count(old, self.name) == _bare(self.group)
+        return (
+            old is not None
+            and old["Meta"] == self.job.row["Meta"]
+            and _without_count(old, self.name) == _bare(self.group)
+        )
 
     def _keep(self, alloc: Alloc) -> None:
         self.taken.add(alloc.row["Name"])
@@ -167,11 +173,8 @@ class _Group:
             self.desired.stops.append(Stop(alloc, LOST, "lost"))
         drained_batch = bool((row.get("DesiredTransition") or {}).get("MigrateDisablePlacement"))
         if not wanted:
-            same = alloc.version == self.job.row["Version"]
-            if drained_batch and same:
+            if drained_batch and alloc.version == self.job.row["Version"]:
                 self.taken.add(row["Name"])
-            elif (row.get("DesiredTransition") or {}).get("Reschedule") or not self.batch:
-                self.replace.setdefault(row["Name"], Place(row["Name"], self.group, alloc))
             return
         if self.batch and alloc.version != self.job.row["Version"]:
             return
@@ -196,7 +199,11 @@ class _Group:
             self.desired.count(self.name, "RescheduleLater")
 
     def _lost(self, alloc: Alloc) -> None:
-        if (self.group["Disconnect"] or {}).get("Replace") is False and not lost_after(self.group) and alloc.row["ClientStatus"] != "unknown":
+        if (
+            (self.group["Disconnect"] or {}).get("Replace") is False
+            and not lost_after(self.group)
+            and alloc.row["ClientStatus"] != "unknown"
+        ):
             # Nomad takes a replace=false without lost_after for a disconnect that expires at once.
             self._disconnected(alloc)
             return

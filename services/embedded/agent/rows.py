@@ -15,10 +15,13 @@ from .jobspec import Row
 
 CLIENT_TERMINAL = frozenset({"complete", "failed", "lost"})
 EVAL_TERMINAL = frozenset({"complete", "failed", "canceled"})
-ZERO_TIME = "0001-01-01T00:00:00Z"
 DESIRED_UPDATES: Row = {
     "Canary": 0, "DestructiveUpdate": 0, "Disconnect": 0, "Ignore": 0, "InPlaceUpdate": 0, "Migrate": 0, "Place": 0,
     "Preemptions": 0, "Reconnect": 0, "RescheduleLater": 0, "RescheduleNow": 0, "Stop": 0,
+}  # fmt: skip
+NO_TRANSITION: Row = {
+    "ForceReschedule": None, "Migrate": None, "MigrateDisablePlacement": None, "NoShutdownDelay": None,
+    "Reschedule": None,
 }  # fmt: skip
 TASK_EVENT: Row = {
     "Details": {}, "DiskLimit": 0, "DisplayMessage": "", "DownloadError": "", "DriverError": "", "DriverMessage": "",
@@ -44,7 +47,7 @@ class Event:
     def encode(self) -> bytes:
         """The event's JSON, made once."""
         if not self.encoded:
-            self.encoded = orjson.dumps(
+            self.encoded = packed(
                 {
                     "FilterKeys": self.filter_keys,
                     "Index": self.index,
@@ -77,7 +80,12 @@ class Line:
 
 def frozen(value: Any) -> orjson.Fragment:
     """Encoded JSON that stands for `value` in rows."""
-    return orjson.Fragment(orjson.dumps(value))
+    return orjson.Fragment(packed(value))
+
+
+def packed(value: Any) -> bytes:
+    """JSON to be kept: copied, because orjson's own bytes hold on to a buffer several times their size."""
+    return bytes(memoryview(orjson.dumps(value)))
 
 
 def thawed(value: Any) -> Any:
@@ -92,13 +100,29 @@ def rfc3339(ns: int) -> str:
     return f"{text}.{rest:09d}".rstrip("0").rstrip(".") + "Z"
 
 
+def unix_ns(text: str) -> int:
+    """The opposite of `rfc3339`."""
+    head, _, rest = text.rstrip("Z").partition(".")
+    seconds = int(datetime.fromisoformat(head + "+00:00").timestamp())
+    return seconds * 1_000_000_000 + int((rest or "0").ljust(9, "0")[:9])
+
+
 def task_event(kind: str, now: int, message: str, details: dict[str, str] | None = None, **more: Any) -> Row:
     """A task event with its display text."""
     return {**TASK_EVENT, "Type": kind, "Time": now, "DisplayMessage": message, "Details": details or {}, **more}
 
 
 def evaluation(
-    eval_id: str, job_id: str, namespace: str, *, kind: str, trigger: str, priority: int, now: int, status: str = "pending", **more: Any
+    eval_id: str,
+    job_id: str,
+    namespace: str,
+    *,
+    kind: str,
+    trigger: str,
+    priority: int,
+    now: int,
+    status: str = "pending",
+    **more: Any,
 ) -> Row:
     """A new evaluation; indexes are set when it is written."""
     row = {

@@ -103,7 +103,8 @@ class Scheduler:
         next_eval = ""
         for later in draft.desired.later:
             made = evaluation(
-                self.ids(), row["JobID"], row["Namespace"], kind=row["Type"], trigger=later.trigger, priority=row["Priority"],
+                self.ids(), row["JobID"], row["Namespace"], kind=row["Type"], trigger=later.trigger,
+                priority=row["Priority"],
                 now=now, PreviousEval=row["ID"], StatusDescription=later.why, WaitUntil=rfc3339(later.at),
                 JobModifyIndex=row.get("JobModifyIndex"),
             )  # fmt: skip
@@ -119,8 +120,10 @@ class Scheduler:
         if not draft.failed or row["Status"] == "blocked":
             return ""
         made = evaluation(
-            self.ids(), row["JobID"], row["Namespace"], kind=row["Type"], trigger="queued-allocs", priority=row["Priority"],
-            now=now, status="blocked", PreviousEval=row["ID"], StatusDescription=TO_PLACE, SnapshotIndex=self.state.index,
+            self.ids(), row["JobID"], row["Namespace"], kind=row["Type"], trigger="queued-allocs",
+            priority=row["Priority"],
+            now=now, status="blocked", PreviousEval=row["ID"], StatusDescription=TO_PLACE,
+            SnapshotIndex=self.state.index,
             JobModifyIndex=row.get("JobModifyIndex"),
             FailedTGAllocs={name: metrics.row() for name, metrics in draft.failed.items()},
         )  # fmt: skip
@@ -161,7 +164,12 @@ class Scheduler:
         unknown = {a.row["ID"] for a in draft.desired.unknown}
         for alloc in draft.desired.unknown:
             states = [*(alloc.row.get("AllocStates") or []), {"At": now, "Field": "ClientStatus", "Value": "unknown"}]
-            row = {**alloc.row, "ClientStatus": "unknown", "ClientDescription": reconcile.UNKNOWN, "AllocStates": states}
+            row = {
+                **alloc.row,
+                "ClientStatus": "unknown",
+                "ClientDescription": reconcile.UNKNOWN,
+                "AllocStates": states,
+            }
             txn_put(Alloc(row, alloc.version, alloc.ask))
         for later in draft.desired.later:
             if later.alloc.row["ID"] not in unknown:
@@ -205,12 +213,20 @@ class Scheduler:
             return None
         active = self.state.deployments.get(job.deployment)
         if job.row["Stop"]:
-            return {**active, "Status": "cancelled", "StatusDescription": "Cancelled because job is stopped"} if active else None
+            return (
+                {**active, "Status": "cancelled", "StatusDescription": "Cancelled because job is stopped"}
+                if active
+                else None
+            )
         if job.row["Type"] != "service" or not draft.placed:
             return None
         if active and active["JobVersion"] == job.row["Version"]:
             return _with_placed(active, draft)
-        before = any(d["JobVersion"] == job.row["Version"] for d in self.state.deployments.values() if self.state.job_of(d) is job)
+        before = any(
+            d["JobVersion"] == job.row["Version"]
+            for d in self.state.deployments.values()
+            if self.state.job_of(d) is job
+        )
         return None if before else _with_placed(self._new_deployment(job, now), draft)
 
     def _new_deployment(self, job: Job, now: int) -> Row:
@@ -231,7 +247,14 @@ class Scheduler:
         }  # fmt: skip
 
     def _new_alloc(
-        self, row: Row, job: Job | None, place: Place, choice: Choice, metrics: Metrics, deployment: Row | None, now: int
+        self,
+        row: Row,
+        job: Job | None,
+        place: Place,
+        choice: Choice,
+        metrics: Metrics,
+        deployment: Row | None,
+        now: int,
     ) -> Alloc:
         assert job is not None
         made = {

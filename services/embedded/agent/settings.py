@@ -47,6 +47,8 @@ class AgentSettings:
     stream_gc_s: float = 36.0
     """A refused or dropped stream stays open and silent for about this long, as Go's collector makes it in Nomad."""
     log_heartbeat_s: float = 1.0
+    log_check_s: float = 5.0
+    """How often logs are looked at for rotation (LogConfig's MaxFileSizeMB and MaxFiles)."""
     deployment_delay_s: float = 1.2
     """Nomad's deployment watcher gathers changes this long before it acts."""
     min_dynamic_port: int = 20_000
@@ -57,14 +59,13 @@ class AgentSettings:
     version: str = "2.0.6"
     gc_after_s: float = 4 * 3600.0
     gc_interval_s: float = 300.0
-    max_finished_jobs: int = 5_000
-    """Memory stays bounded: the oldest finished jobs beyond this are collected before their time (Nomad has no such limit)."""
+    max_finished_jobs: int = 3_000
+    """Memory stays bounded: the longest finished beyond this are collected early. Nomad has no such limit."""
     end_tasks_at_stop: bool = False
     """False: tasks survive the agent, as with Nomad."""
     fsync: bool = True
     snapshot_bytes: int = 32 * 1024 * 1024
     """The journal is folded into a snapshot when it has grown beyond this."""
-    alloc_dir_keep_s: float = 4 * 3600.0
 
     @property
     def first_node_name(self) -> str:

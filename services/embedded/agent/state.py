@@ -16,6 +16,12 @@ from .rows import EVAL_TERMINAL, Event, Line, frozen, is_client_terminal, is_ter
 JobKey = tuple[str, str]
 """Namespace and id."""
 KEPT_VERSIONS = 6
+SNAPSHOT = "Snapshot"
+TABLES = {
+    "job": "jobs", "drop-job": "jobs", "eval": "evals", "drop-eval": "evals", "alloc": "allocs", "node": "nodes",
+    "deployment": "deployment",
+}  # fmt: skip
+"""The table that a journal operation changes."""
 
 
 @dataclass(slots=True)
@@ -69,7 +75,7 @@ class Job:
             return "running"
         if self.open:
             return "pending"
-        return "dead" if self.evals or self.allocs else "pending"
+        return "dead" if self.evals or self.allocs or self.row["Stop"] else "pending"
 
 
 @dataclass(slots=True)
@@ -252,7 +258,9 @@ class State:
         self.index = max(self.index, index)
         events = []
         for op, row, extra in record["o"]:
-            if (event := self._load_one(op, row, extra, kind, index)) and kind != "Snapshot":
+            if op in TABLES and kind != SNAPSHOT:
+                self.table_index[TABLES[op]] = index
+            if (event := self._load_one(op, row, extra, kind, index)) and kind != SNAPSHOT:
                 events.append(event)
         return Line(index, events) if events else None
 
@@ -423,7 +431,7 @@ class Txn:
         self.settle()
         for table in self._tables:
             self.state.table_index[table] = self.index
-        record = orjson.dumps({"i": self.index, "t": self.kind, "o": self._ops}) if self._ops else b""
+        record = orjson.dumps({"i": self.index, "t": self.kind, "o": self._ops}) if self._ops or self._events else b""
         line = Line(self.index, self._events) if self._events else None
         done = Commit(self.index, line, record, tuple(self._tables), tuple(self._allocs))
         self.state.commits.append(done)

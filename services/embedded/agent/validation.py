@@ -1,13 +1,14 @@
 """What Nomad refuses at validate, plan and register, in its own words and nesting.
 
 Only mistakes that the platform could make or has been seen to make; what Nomad accepts (unknown drivers, unknown
-fields, an empty driver config) is accepted here too. Pure.
+fields, an empty driver config) is accepted here too. JSON types are checked before (`wiretypes.py`). Pure.
 """
 
-from collections.abc import Collection, Mapping
-from typing import Any
+import re
+from collections.abc import Collection
+from pathlib import PurePosixPath
 
-from .jobspec import Row
+from .jobspec import SECOND, Row
 
 JOB_TYPES = ("service", "batch", "system", "sysbatch", "_core")
 OPERANDS = (
@@ -15,6 +16,9 @@ OPERANDS = (
     "set_contains_all", "set_contains_any", "distinct_hosts", "distinct_property", "is_set", "is_not_set",
     "attribute_is_set", "attribute_is_not_set",
 )  # fmt: skip
+ONE_SIDED = ("distinct_hosts", "distinct_property", "is_set", "is_not_set", "attribute_is_set", "attribute_is_not_set")
+VERSION = re.compile(r"\s*(>=|<=|!=|~>|=|>|<)?\s*v?\d+(\.\d+)*([-+][\w.+-]+)?\s*")
+HOOKS = ("prestart", "poststart", "poststop")
 
 
 def error_text(errors: list[str]) -> str:
@@ -57,21 +61,48 @@ def _identity(job: Row) -> list[str]:
 def _constraints(found: list[Row] | None) -> list[str]:
     errors = []
     for number, constraint in enumerate(found or [], 1):
-        if constraint["Operand"] not in OPERANDS:
-            inner = error_text([f'Unknown constraint type "{constraint["Operand"]}"'])
-            errors.append(f"Constraint {number} validation failed: {inner}")
+        if faults := _constraint(constraint):
+            errors.append(f"Constraint {number} validation failed: {error_text(faults)}")
     return errors
+
+
+def _constraint(constraint: Row) -> list[str]:
+    operand, right = constraint["Operand"], constraint["RTarget"]
+    if operand not in OPERANDS:
+        return [f'Unknown constraint type "{operand}"']
+    errors = []
+    if not right and operand not in ONE_SIDED:
+        errors.append(f'Operator "{operand}" requires an RTarget')
+    if operand == "regexp" and right:
+        errors += _regexp(right)
+    if operand in ("version", "semver") and not all(VERSION.fullmatch(part) for part in right.split(",")):
+        errors.append(f"Version constraint is invalid: malformed constraint: {right}")
+    if not constraint["LTarget"] and operand != "distinct_hosts":
+        errors.append("no attribute provided but is required by operator")
+    return errors
+
+
+def _regexp(text: str) -> list[str]:
+    try:
+        re.compile(text)
+    except re.error as error:
+        why = "missing closing ): `" + text + "`" if "unterminated subpattern" in str(error) else str(error)
+        return [f"Regular expression failed to compile: error parsing regexp: {why}"]
+    return []
 
 
 def _groups(job: Row) -> list[str]:
     if not job["TaskGroups"]:
         return ["Missing job task groups"]
-    errors = []
-    names: set[str] = set()
+    errors: list[str] = []
+    first: dict[str, int] = {}
     for number, group in enumerate(job["TaskGroups"], 1):
-        if group["Name"] in names:
-            errors.append(f"Job task group {number} redefines '{group['Name']}' from an earlier group")
-        names.add(group["Name"])
+        if not group["Name"]:
+            errors.append(f"Job task group {number} missing name")
+        elif group["Name"] in first:
+            errors.append(f"Job task group {number} redefines '{group['Name']}' from group {first[group['Name']]}")
+        first.setdefault(group["Name"], number)
+    for group in job["TaskGroups"]:
         if faults := _group(job, group):
             errors.append(f"Task group {group['Name']} validation failed: {error_text(faults)}")
     return errors
@@ -87,19 +118,76 @@ def _group(job: Row, group: Row) -> list[str]:
         errors.append("Missing tasks for task group")
     if group["MaxRunDuration"] and job["Type"] not in ("batch", "sysbatch"):
         errors.append(f'Job type "{job["Type"]}" does not allow max_run_duration')
-    disconnect = group["Disconnect"]
-    if disconnect and disconnect["LostAfter"] and disconnect["StopOnClientAfter"]:
-        errors.append("Disconnect cannot have both stop_on_client_after and lost_after")
-    if disconnect and disconnect["LostAfter"] < 0:
-        errors.append("lost_after cannot be a negative duration")
+    errors += _disconnect(group["Disconnect"] or {})
     errors += _constraints(group["Constraints"])
+    errors += _policies(group)
+    if group["EphemeralDisk"]["SizeMB"] < 10:
+        errors.append(f"minimum DiskMB value is 10; got {group['EphemeralDisk']['SizeMB']}")
+    errors += _network(group)
+    return errors + _tasks(group)
+
+
+def _disconnect(disconnect: Row) -> list[str]:
+    if disconnect.get("LostAfter") and disconnect.get("StopOnClientAfter"):
+        return ["Disconnect cannot be configured with both lost_after and stop_after"]
+    return ["lost_after cannot be a negative duration"] if (disconnect.get("LostAfter") or 0) < 0 else []
+
+
+def _policies(group: Row) -> list[str]:
+    errors = []
+    restart = group["RestartPolicy"]
+    if restart["Mode"] not in ("fail", "delay"):
+        errors.append(f'Unsupported restart mode: "{restart["Mode"]}"')
+    if restart["Attempts"] == 0 and restart["Mode"] != "fail":
+        errors.append(f'Restart policy "{restart["Mode"]}" with 0 attempts is ambiguous')
+    reschedule = group["ReschedulePolicy"]
+    if not reschedule or not (reschedule["Attempts"] or reschedule["Unlimited"]):
+        return errors
+    if reschedule["Attempts"] and not reschedule["Interval"]:
+        errors.append("Interval must be a non zero value if Attempts > 0")
+    if reschedule["Delay"] < 5 * SECOND:
+        errors.append(f"Delay cannot be less than 5s (got {reschedule['Delay'] / SECOND:g}s)")
+    if reschedule["Attempts"] and reschedule["Interval"] < 15 * SECOND:
+        errors.append(f"Interval cannot be less than 15s (got {reschedule['Interval'] / SECOND:g}s)")
+    return errors
+
+
+def _network(group: Row) -> list[str]:
+    errors = []
+    labels: set[str] = set()
+    static: dict[int, str] = {}
+    for network in group["Networks"] or []:
+        for port in [*(network.get("ReservedPorts") or []), *(network.get("DynamicPorts") or [])]:
+            if port["Label"] in labels:
+                errors.append(f"Port label {port['Label']} already in use by taskgroup network")
+            labels.add(port["Label"])
+        for port in network.get("ReservedPorts") or []:
+            if port["Value"] in static:
+                errors.append(f"Static port {port['Value']} already reserved by {static[port['Value']]}")
+            static.setdefault(port["Value"], f"taskgroup network:{port['Label']}")
+    return [f"Task group network validation failed: {error_text(errors)}"] if errors else []
+
+
+def _tasks(group: Row) -> list[str]:
+    errors: list[str] = []
+    first: dict[str, int] = {}
     for number, task in enumerate(group["Tasks"] or [], 1):
-        if faults := _task(task, number):
+        if not task["Name"]:
+            errors.append(f"Task {number} missing name")
+        elif task["Name"] in first:
+            errors.append(f"Task {number} redefines '{task['Name']}' from task {first[task['Name']]}")
+        first.setdefault(task["Name"], number)
+    if sum(bool(task["Leader"]) for task in group["Tasks"] or []) > 1:
+        errors.append("Only one task may be marked as leader")
+    if group["Tasks"] and all(task["Lifecycle"] for task in group["Tasks"]):
+        errors.append(f"Task group {group['Name']} must have at least one main task")
+    for task in group["Tasks"] or []:
+        if faults := _task(task, group):
             errors.append(f"Task {task['Name']} validation failed: {error_text(faults)}")
     return errors
 
 
-def _task(task: Row, number: int) -> list[str]:
+def _task(task: Row, group: Row) -> list[str]:
     errors = []
     if not task["Name"]:
         errors.append("Missing task name")
@@ -109,7 +197,44 @@ def _task(task: Row, number: int) -> list[str]:
         errors.append("Missing task driver")
     if faults := _resources(task["Resources"]):
         errors.append(error_text(faults))
-    return errors + _constraints(task["Constraints"])
+    if faults := _logs(task["LogConfig"], group["EphemeralDisk"]["SizeMB"]):
+        errors.append(error_text(faults))
+    errors += _constraints(task["Constraints"])
+    if task["Lifecycle"] and task["Lifecycle"].get("Hook") not in HOOKS:
+        errors.append(f"Lifecycle validation failed: invalid hook: {task['Lifecycle'].get('Hook')}")
+    for number, template in enumerate(task["Templates"] or [], 1):
+        if faults := _template(template):
+            errors.append(f"Template {number} validation failed: {error_text(faults)}")
+    return errors
+
+
+def _logs(config: Row, disk: int) -> list[str]:
+    needed = config["MaxFiles"] * config["MaxFileSizeMB"]
+    if needed < disk or config["Disabled"]:
+        return []
+    return [f"log storage ({needed} MB) must be less than requested disk capacity ({disk} MB)"]
+
+
+def _template(template: Row) -> list[str]:
+    errors = []
+    if not template["SourcePath"] and not template["EmbeddedTmpl"]:
+        errors.append("Must specify a source path or have an embedded template")
+    dest = template["DestPath"]
+    if not dest:
+        errors.append("Must specify a destination for the template")
+    elif _escapes(dest):
+        errors.append("destination escapes allocation directory")
+    return errors
+
+
+def _escapes(dest: str) -> bool:
+    """More steps up than down; the task's own directory lies one below the allocation's."""
+    depth = 1
+    for part in PurePosixPath(dest.lstrip("/")).parts:
+        depth += -1 if part == ".." else 1
+        if depth < 0:
+            return True
+    return False
 
 
 def _resources(resources: Row) -> list[str]:
@@ -121,24 +246,7 @@ def _resources(resources: Row) -> list[str]:
         low.append(f"minimum MemoryMB value is 10; got {resources['MemoryMB']}")
     if low:
         errors.append(error_text(low))
-    if resources["SecretsMB"] > resources["MemoryMB"]:
-        errors.append(f"SecretsMB value ({resources['SecretsMB']}) cannot be larger than MemoryMB value ({resources['MemoryMB']})\n")
+    secrets, memory = resources["SecretsMB"], resources["MemoryMB"]
+    if secrets > memory:
+        errors.append(f"SecretsMB value ({secrets}) cannot be larger than MemoryMB value ({memory})")
     return errors
-
-
-def type_fault(job: Mapping[str, Any]) -> str | None:
-    """Go's JSON decoder's complaint about a field of the wrong type; the first one, like Go's."""
-    for name, kind in (("ID", str), ("Name", str), ("Type", str), ("Namespace", str), ("NodePool", str)):
-        value = job.get(name)
-        if value is not None and not isinstance(value, kind):
-            return f"json: cannot unmarshal {_json_kind(value)} into Go struct field Job.Job.{name} of type string"
-    for name, kind, go in (("TaskGroups", list, "[]*api.TaskGroup"), ("Meta", dict, "map[string]string"), ("Priority", int, "int")):
-        value = job.get(name)
-        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-            return f"json: cannot unmarshal {_json_kind(value)} into Go struct field Job.Job.{name} of type {go}"
-    return None
-
-
-def _json_kind(value: Any) -> str:
-    kinds: dict[type, str] = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
-    return kinds.get(type(value), "null")

@@ -150,6 +150,7 @@ def signature(event: dict[str, Any]) -> Signature:
     """What is compared of an event: topic, type and statuses."""
     topic = event["Topic"]
     row = event["Payload"][topic]
+    words: tuple[str, ...]
     match topic:
         case "Job":
             words = (row["Status"], "stop" if row["Stop"] else "", "deleted" if event["Payload"].get("Deleted") else "")

@@ -1,6 +1,8 @@
 """Jobs, regions and agents for the tests of the embedded agent."""
 
+import asyncio
 import itertools
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ def job(job_id: str = "job-1", **more: Any) -> dict[str, Any]:
         "Name": "main",
         "Driver": more.pop("driver", "mock_driver"),
         "Config": more.pop("config", {"run_for": "0s"}),
+        "KillTimeout": 100_000_000,
         "Resources": {"CPU": more.pop("cpu", 50), "MemoryMB": 20},
         **more.pop("task", {}),
     }
@@ -107,7 +110,9 @@ def _words(topic: str, kind: str, payload: Row) -> str:
 async def running(directory: Path, **settings: Any) -> AsyncIterator[tuple[EmbeddedAgent, httpx2.AsyncClient]]:
     """A started agent with a client; quick in everything that Nomad is slow in."""
     quick = {"fsync": False, "client_slow_tick_s": 0.02, "log_heartbeat_s": 0.05, "stream_gc_s": 0.3}
-    agent = EmbeddedAgent(AgentSettings(**{"name": "site-a", "region": "site-a", "data_dir": directory, **quick, **settings}))
+    agent = EmbeddedAgent(
+        AgentSettings(**{"name": "site-a", "region": "site-a", "data_dir": directory, **quick, **settings})
+    )
     await agent.start()
     headers = {"X-Nomad-Token": agent.settings.token} if agent.settings.token else {}
     try:
@@ -143,3 +148,19 @@ async def until_alloc(client: httpx2.AsyncClient, job_id: str, *statuses: str) -
     )
     row: dict[str, Any] = found[-1]
     return row
+
+
+async def process_end(pid: int) -> None:
+    """Wait for a process of somebody else's to end."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        loop.add_reader(descriptor, ended.set)
+        await asyncio.wait_for(ended.wait(), 10)
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)

@@ -62,7 +62,7 @@ def test_an_empty_buffer_replays_nothing_and_then_goes_live() -> None:
 
 def test_lines_without_wanted_events_are_left_out() -> None:
     broker = Broker(10)
-    for made in (line(1), line(2, "Node"), line(3, key="other"), line(4, namespace="vo-b")):
+    for made in (line(1), line(2, "Node", namespace=""), line(3, key="other"), line(4, namespace="vo-b")):
         broker.publish(made)
     assert read(broker, broker.subscribe({"Job": frozenset(("j",))}, frozenset(("default",)), 0)) == [1]
     assert read(broker, broker.subscribe({"Node": frozenset(("*",))}, frozenset(("default",)), 0)) == [2]

@@ -32,15 +32,17 @@ def test_a_register_makes_two_lines_of_one_index(world: World) -> None:
 
 def test_create_only_wins_once(world: World) -> None:
     world.register(job(), index=0)
-    with pytest.raises(Refused, match="^Enforcing job modify index 0: job already exists$"):
+    with pytest.raises(Refused, match=r"^Enforcing job modify index 0: job already exists$"):
         world.register(job(), index=0)
 
 
 def test_wrong_and_useless_indexes(world: World) -> None:
-    with pytest.raises(Refused, match="^Enforcing job modify index 7: job does not exist$"):
+    with pytest.raises(Refused, match=r"^Enforcing job modify index 7: job does not exist$"):
         world.register(job(), index=7)
     at = world.register(job(), index=0).job_modify_index
-    with pytest.raises(Refused, match=f"^Enforcing job modify index 99: job exists with conflicting job modify index: {at}$"):
+    with pytest.raises(
+        Refused, match=f"^Enforcing job modify index 99: job exists with conflicting job modify index: {at}$"
+    ):
         world.register(job(), index=99)
 
 
@@ -48,7 +50,10 @@ def test_a_tombstone_closes_an_id(world: World) -> None:
     world.register(job(Stop=True), index=0)
     assert world.job("job-1")["Status"] == "dead"
     assert world.allocs("job-1") == []
-    assert world.take()[:2] == ["Job JobRegistered dead", "Evaluation JobRegistered pending | Job JobRegistered pending"]
+    assert world.take()[:2] == [
+        "Job JobRegistered dead",
+        "Evaluation JobRegistered pending | Job JobRegistered pending",
+    ]
     with pytest.raises(Refused, match="job already exists"):
         world.register(job(), index=0)
 
@@ -87,7 +92,7 @@ def test_another_meta_or_a_stop_between_runs_again(world: World) -> None:
 
 def test_the_type_of_a_job_stays(world: World) -> None:
     world.register(job())
-    with pytest.raises(Refused, match='^cannot update job from type "batch" to "service"$'):
+    with pytest.raises(Refused, match=r'^cannot update job from type "batch" to "service"$'):
         world.register(job(Type="service"))
 
 
@@ -201,7 +206,9 @@ def test_a_drained_batch_job_ends_complete_and_is_not_replaced(world: World) -> 
 
 
 def test_a_failed_one_is_rescheduled_after_its_delay(world: World) -> None:
-    world.register(job(group={"ReschedulePolicy": {"Attempts": 1, "Interval": 10**12, "Delay": 5 * 10**9, "Unlimited": False}}))
+    world.register(
+        job(group={"ReschedulePolicy": {"Attempts": 1, "Interval": 10**12, "Delay": 5 * 10**9, "Unlimited": False}})
+    )
     world.report("job-1", "failed")
     assert world.job("job-1")["Status"] == "pending"
     world.wait(4.9)
@@ -269,7 +276,9 @@ def _take_step(world: World, what: str, job_id: str, number: int) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(STEPS)
-def test_counts_always_match_the_rows_and_replay_gives_the_same_state(tmp_path_factory: Any, steps: list[tuple[str, int]]) -> None:
+def test_counts_always_match_the_rows_and_replay_gives_the_same_state(
+    tmp_path_factory: Any, steps: list[tuple[str, int]]
+) -> None:
     world = World(Path("/nonexistent"))
     first = State()
     first.load({"i": 1, "t": "NodeRegistration", "o": [["node", world.state.nodes[NODE1].row, None]]})
@@ -293,7 +302,9 @@ def _check_counts(state: State) -> None:
     """The counters that spare scans are what a scan would find."""
     for key, found in state.jobs.items():
         allocs = [a.row for a in state.allocs.values() if (a.row["Namespace"], a.row["JobID"]) == key]
-        live = [a for a in allocs if a["DesiredStatus"] == "run" and a["ClientStatus"] not in ("complete", "failed", "lost")]
+        live = [
+            a for a in allocs if a["DesiredStatus"] == "run" and a["ClientStatus"] not in ("complete", "failed", "lost")
+        ]
         assert found.live == len(live)
         evals = [e for e in state.evals.values() if (e["Namespace"], e["JobID"]) == key]
         assert found.open == sum(e["Status"] in ("pending", "blocked") for e in evals)
