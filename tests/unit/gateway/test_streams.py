@@ -1,5 +1,6 @@
 """Histories of event streams: hearing, resuming, gaps, filters, and how a stream ends."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from shared.contracts.events import JobPlaced, JobSucceeded, SiteObserved, SiteR
 from shared.runtime.clock import micros
 from shared.site import SiteCapacity
 from tests.builders import NOON, VO
-from tests.unit.gateway.world import OTHER_VO, World, a_world, job_event, queued
+from tests.unit.gateway.world import OTHER_VO, World, a_world, job_event, queued, restarted
 
 pytestmark = pytest.mark.fast
 
@@ -38,9 +39,7 @@ async def test_a_reader_resumes_behind_the_last_event_it_had_and_hears_nothing_t
     async with world.stream(f"/v1/jobs/{job_id}/events", **{"Last-Event-ID": last_id}) as frames:
         assert (await frames.next()).event == "job.placed"
         final = await frames.next()
-    over = await world.http.get(
-        f"/v1/jobs/{job_id}/events", headers=world.as_("alice", **{"Last-Event-ID": final.id})
-    )
+    over = await world.http.get(f"/v1/jobs/{job_id}/events", headers=world.as_("alice", **{"Last-Event-ID": final.id}))
     assert (over.status_code, over.content) == (204, b"")
 
 
@@ -54,14 +53,17 @@ async def test_the_stream_of_a_job_that_ended_is_told_to_who_has_not_heard_it(wo
 async def test_all_events_begin_now_and_reach_whoever_may_hear_them(world: World) -> None:
     old, new = await world.submit(), await world.submit()
     await world.tell(queued(old))
-    async with world.stream("/v1/events") as hers, world.stream("/v1/events", "bob") as his:
-        async with world.stream("/v1/events", "carol") as managers:
-            bobs = await world.submit("bob")
-            await world.tell(queued(new), queued(bobs))
-            assert (await hers.next()).data["data"]["job_id"] == new
-            assert (await his.next()).data["data"]["job_id"] == bobs
-            heard = [(await managers.next()).data["data"]["job_id"] for _ in range(2)]
-            assert heard == [new, bobs]
+    async with (
+        world.stream("/v1/events") as hers,
+        world.stream("/v1/events", "bob") as his,
+        world.stream("/v1/events", "carol") as managers,
+    ):
+        bobs = await world.submit("bob")
+        await world.tell(queued(new), queued(bobs))
+        assert (await hers.next()).data["data"]["job_id"] == new
+        assert (await his.next()).data["data"]["job_id"] == bobs
+        heard = [(await managers.next()).data["data"]["job_id"] for _ in range(2)]
+        assert heard == [new, bobs]
 
 
 async def test_filters_choose_by_state_label_and_vo(world: World) -> None:
@@ -147,6 +149,9 @@ async def test_a_quiet_stream_has_heartbeats_from_which_it_can_resume(tmp_path: 
             await world.tell(queued(job_id))
             world.clock.forward(1)
             beat = await frames.next(comments=True)
+            while beat.id.endswith("-0"):
+                world.clock.forward(1)
+                beat = await frames.next(comments=True)
             assert (beat.comment, beat.id.split("-")[1]) == ("heartbeat", "1")
 
 
@@ -172,3 +177,22 @@ async def test_a_sites_condition_is_told_to_its_vo_and_to_operators_and_figures_
         heard = await hers.next()
         assert (heard.event, heard.data["data"]["vo"]) == ("site.unreachable", VO)
         assert (await operators.next()).data["data"]["vo"] is None
+
+
+async def test_two_copies_of_the_gateway_tell_each_fact_once_and_wake_their_own_readers(tmp_path: Path) -> None:
+    async with (
+        a_world(tmp_path) as one,
+        restarted(tmp_path, one.auth, one.owners, one.bus, one.clock, shared_store=one.store) as two,
+    ):
+        job_id = await one.submit()
+        path = f"/v1/jobs/{job_id}"
+        waiting = [
+            asyncio.create_task(each.http.get(path, headers=each.as_("alice", Prefer="wait=30"))) for each in (one, two)
+        ]
+        async with one.stream(f"{path}/events") as first, two.stream(f"{path}/events") as second:
+            await one.tell(queued(job_id), job_event(JobSucceeded, job_id, 2))
+            heard = [[await frames.next() for _ in range(3)] for frames in (first, second)]
+        assert [frame.event for frame in heard[0]] == ["job.queued", "job.succeeded", "end"]
+        assert [frame.id for frame in heard[0]] == [frame.id for frame in heard[1]]
+        assert all(answer.json()["version"] > 1 for answer in await asyncio.wait_for(asyncio.gather(*waiting), 5))
+        assert (await one.store.read(event_log.state)).head == 2

@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import pytest
 
+from services.gateway import event_log
 from shared.contracts.events import (
     AttemptFailed,
     AttemptRunning,
@@ -17,6 +18,7 @@ from shared.contracts.events import (
 )
 from shared.contracts.reasons import ReasonCode, because
 from shared.job import FailureClass
+from shared.runtime.clock import micros
 from tests.builders import NOON, VO
 from tests.unit.gateway.world import OTHER_VO, World, attempt_event, job_event, queued, structured
 
@@ -235,15 +237,29 @@ async def test_logs_arrive_while_they_are_written(world: World) -> None:
     world.owners.log_lines = [b"hello\n"]
     nothing = await world.http.get(f"/v1/jobs/{job_id}/logs", headers=world.as_("alice"))
     assert nothing.status_code == 404
-    async with asyncio.timeout(5), world.http.stream(
-        "GET", f"/v1/jobs/{job_id}/logs?follow=true", headers=world.as_("alice")
-    ) as answer:
+    async with (
+        asyncio.timeout(5),
+        world.http.stream("GET", f"/v1/jobs/{job_id}/logs?follow=true", headers=world.as_("alice")) as answer,
+    ):
         chunks = answer.aiter_raw()
         first = asyncio.create_task(anext(chunks))
         await world.tell(queued(job_id), job_event(JobPlaced, job_id, 2, attempt=1, site="prague"))
         assert await first == b"hello\n"
         world.owners.log_end.set()
         assert await anext(chunks) == b"the end\n"
+
+
+async def test_followed_logs_wait_until_the_monitor_has_heard_of_the_attempt(world: World) -> None:
+    job_id = await world.submit()
+    world.owners.log_known, world.owners.log_lines = False, [b"hello\n"]
+    await world.tell(queued(job_id), job_event(JobPlaced, job_id, 2, attempt=1, site="prague"))
+    now = await world.http.get(f"/v1/jobs/{job_id}/logs", headers=world.as_("alice"))
+    assert now.status_code == 404
+    path = f"/v1/jobs/{job_id}/logs?follow=true"
+    async with asyncio.timeout(5), world.http.stream("GET", path, headers=world.as_("alice")) as answer:
+        world.owners.log_known = True
+        await world.tell(attempt_event(AttemptRunning, job_id, 1))
+        assert await anext(answer.aiter_raw()) == b"hello\n"
 
 
 async def test_logs_of_others_are_the_managers_alone(world: World) -> None:
@@ -331,9 +347,6 @@ async def test_when_the_log_has_forgotten_a_job_its_timeline_comes_from_the_owne
     world.auth.contexts["alice"] = world.auth.contexts["alice"].model_copy(
         update={"expires_at": world.clock.now.replace(year=2030)}
     )
-    from services.gateway import event_log
-    from shared.runtime.clock import micros
-
     await world.store.transact(lambda connection: event_log.forget(connection, micros(NOON) + 1, 500))
     answer = await world.http.get(f"/v1/jobs/{job_id}/timeline", headers=world.as_("alice"))
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import httpx2 as httpx
@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 from pydantic import SecretStr
 
-from services.gateway import wiring
+from services.gateway import event_log, wiring
 from services.gateway.settings import GatewaySettings, Issuer
 from shared.adapters.sqlite import SqliteStore, open_store
 from shared.contracts import codec
@@ -52,6 +52,7 @@ MEMBER = frozenset({"job.submit", "job.view_own", "job.cancel_own", "job.logs_ow
 OBSERVER = frozenset({"job.view_own", "job.view_vo"})
 MANAGER = MEMBER | {"job.view_vo", "job.cancel_vo", "job.logs_vo"}
 DEADLINE_S = 5.0
+MIGRATIONS = "services.gateway.migrations"
 
 JOB = {"name": "count", "vo": VO, "command": ["true"]}
 
@@ -124,6 +125,7 @@ class OwnersDouble:
 
     series: dict[tuple[str, int], list[bytes]] = field(default_factory=dict)
     log_lines: list[bytes] = field(default_factory=list)
+    log_known: bool = True
     log_end: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[str] = field(default_factory=list)
 
@@ -152,9 +154,7 @@ class OwnersDouble:
         return Explanation(state="accepted", summary="would go to prague")
 
     async def sites(self) -> SitesAnswer:
-        site = SiteStatus(
-            name="prague", country="CZ", vos=(VO,), cluster="prague", health="passing", reachable=True
-        )
+        site = SiteStatus(name="prague", country="CZ", vos=(VO,), cluster="prague", health="passing", reachable=True)
         return SitesAnswer(sites=(site,))
 
     async def logs(self, job_id: str, attempt: int, stream: str, follow: bool) -> StreamingResponse:
@@ -165,7 +165,7 @@ class OwnersDouble:
                 await self.log_end.wait()
                 yield b"the end\n"
 
-        if attempt != 1:
+        if attempt != 1 or not self.log_known:
             raise NotFound("no logs of that attempt")
         return StreamingResponse(lines(), media_type="text/plain")
 
@@ -258,11 +258,12 @@ class World:
 
     async def caught_up(self) -> None:
         """Wait until the stored offset has reached the end of the stream."""
-        from services.gateway import event_log
+        end = len(self.bus.stream) or None
 
-        async with asyncio.timeout(DEADLINE_S):
-            while (await self.store.read(event_log.state)).stream_offset != (len(self.bus.stream) or None):
-                await asyncio.wait([asyncio.create_task(self.store.transact(lambda connection: None))])
+        async def reached() -> bool:
+            return (await self.store.read(event_log.state)).stream_offset == end
+
+        await self.until(reached)
 
     async def until(self, holds: Callable[[], Any]) -> None:
         """Wait for something that other tasks bring about."""
@@ -271,9 +272,7 @@ class World:
                 await self.store.transact(lambda connection: None)
 
     @asynccontextmanager
-    async def stream(
-        self, path: str, token: str = "alice", **headers: str
-    ) -> AsyncIterator["Frames"]:
+    async def stream(self, path: str, token: str = "alice", **headers: str) -> AsyncIterator["Frames"]:
         async with self.http.stream("GET", path, headers=self.as_(token, **headers)) as answer:
             assert answer.status_code == 200, (await answer.aread()).decode()
             yield Frames(answer.aiter_raw())
@@ -341,9 +340,18 @@ async def a_world(folder: Path, **settings: Any) -> AsyncIterator[World]:
 
 @asynccontextmanager
 async def restarted(
-    folder: Path, auth: AuthDouble, owners: OwnersDouble, bus: BusDouble, clock: TestClock, **settings: Any
+    folder: Path,
+    auth: AuthDouble,
+    owners: OwnersDouble,
+    bus: BusDouble,
+    clock: TestClock,
+    *,
+    shared_store: SqliteStore | None = None,
+    **settings: Any,
 ) -> AsyncIterator[World]:
-    store = await open_store(folder / "gateway.sqlite", migrations="services.gateway.migrations")
+    """The gateway over what is in the folder; with `shared_store`, a further copy beside one that runs."""
+    own_store = await open_store(folder / "gateway.sqlite", migrations=MIGRATIONS) if shared_store is None else None
+    store = own_store or cast(SqliteStore, shared_store)
     apps = {"auth": auth.app, "scheduler": owners.app(), "monitor": owners.app()}
     questions = {
         name: Questions(f"http://{name}", name, "service-token", transport=InProcessTransport(app))
@@ -365,7 +373,8 @@ async def restarted(
         await http.aclose()
         for closer in service.closers:
             await closer()
-        await store.close()
+        if own_store is not None:
+            await own_store.close()
 
 
 # -- events -------------------------------------------------------------------------------------------------------
@@ -375,7 +384,9 @@ def job_event(kind: type[JobEvent], job_id: str, sequence: int, *, owner: Princi
     return kind(job_id=UUID(job_id), vo=VO, owner=owner, name="count", sequence=sequence, **fields)
 
 
-def attempt_event(kind: type[AttemptEvent], job_id: str, sequence: int, attempt: int = 1, **fields: Any) -> AttemptEvent:
+def attempt_event(
+    kind: type[AttemptEvent], job_id: str, sequence: int, attempt: int = 1, **fields: Any
+) -> AttemptEvent:
     return kind(job_id=UUID(job_id), attempt=attempt, vo=VO, site="prague", sequence=sequence, **fields)
 
 

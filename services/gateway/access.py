@@ -1,0 +1,158 @@
+"""Who is calling: bearer token -> context, asked of auth and remembered for a short while.
+
+While auth is away, reads go on with contexts that are known, for a bounded time; writes need a grant and wait for auth.
+"""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from fastapi import Request
+
+from services.gateway.permissions import Sight, sight_of
+from shared.contracts.questions import Context, ContextRequest
+from shared.errors import Refused, Unavailable
+from shared.ports import Clock
+from shared.runtime.questions import Questions
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A verified caller. The token is only ever handed on to auth."""
+
+    token: str
+    context: Context
+    sight: Sight
+
+    @property
+    def issuer(self) -> str:
+        return self.context.principal.issuer
+
+    @property
+    def subject(self) -> str:
+        return self.context.principal.subject
+
+    def must_belong_to(self, vo: str) -> None:
+        """Raises Refused (code `forbidden`) unless the caller is in the VO."""
+        mine = sorted(membership.vo for membership in self.context.memberships)
+        if vo not in mine:
+            raise Refused(
+                f"you are not in the VO {vo[:80]!r}; you are in: {', '.join(mine) or 'none'}. "
+                "Name one of these, or ask that VO's managers to take you in",
+                code="forbidden",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    caller: Caller
+    fresh_until: datetime
+    stale_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CacheTimes:
+    """Seconds: how long a context is fresh, how long it serves while auth is away, how long a refusal holds."""
+
+    fresh_s: float
+    stale_s: float
+    refused_s: float
+
+
+class Access:
+    """Answers `who is this?`, at most one question at a time for each token."""
+
+    def __init__(self, auth: Questions, clock: Clock, times: CacheTimes, size: int) -> None:
+        self._auth = auth
+        self._clock = clock
+        self._times = times
+        self._size = size
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._refused: OrderedDict[bytes, tuple[Refused, datetime]] = OrderedDict()
+        self._asking: dict[bytes, asyncio.Task[Caller]] = {}
+
+    async def caller(self, request: Request) -> Caller:
+        """The caller of a request. Raises Refused (`unauthenticated`, `token_expired`) or Unavailable."""
+        return await self.verify(bearer(request.headers.get("authorization", "")))
+
+    def fresh(self, token: str) -> Caller | None:
+        """The caller if that is known without asking."""
+        known = self._known.get(_digest(token))
+        return known.caller if known is not None and self._clock() < known.fresh_until else None
+
+    async def verify(self, token: str) -> Caller:
+        """The caller behind a token."""
+        digest, now = _digest(token), self._clock()
+        known = self._known.get(digest)
+        if known is not None and now < known.fresh_until:
+            self._known.move_to_end(digest)
+            return known.caller
+        refusal, until = self._refused.get(digest, (None, now))
+        if refusal is not None and now < until:
+            raise refusal
+        try:
+            return await self._ask_once(digest, token)
+        except Unavailable:
+            if known is not None and now < known.stale_until:
+                return known.caller
+            raise
+
+    async def _ask_once(self, digest: bytes, token: str) -> Caller:
+        asking = self._asking.get(digest)
+        if asking is None:
+            asking = asyncio.create_task(self._ask(digest, token), name="gateway.context")
+            self._asking[digest] = asking
+            asking.add_done_callback(partial(self._asked, digest))
+        return await asyncio.shield(asking)
+
+    def _asked(self, digest: bytes, asking: asyncio.Task[Caller]) -> None:
+        self._asking.pop(digest, None)
+        if not asking.cancelled():
+            asking.exception()
+
+    async def _ask(self, digest: bytes, token: str) -> Caller:
+        try:
+            context = await self._auth.ask("POST", "/internal/context", Context, body=ContextRequest(token=token))
+        except Refused as refusal:
+            self._known.pop(digest, None)
+            self._refused[digest] = (refusal, self._clock() + timedelta(seconds=self._times.refused_s))
+            _trim(self._refused, self._size)
+            raise
+        caller = Caller(token, context, sight_of(context))
+        self._remember(digest, caller)
+        return caller
+
+    def _remember(self, digest: bytes, caller: Caller) -> None:
+        now, expires = self._clock(), caller.context.expires_at
+        self._known[digest] = _Known(
+            caller,
+            min(expires, now + timedelta(seconds=self._times.fresh_s)),
+            min(expires, now + timedelta(seconds=self._times.stale_s)),
+        )
+        self._known.move_to_end(digest)
+        self._refused.pop(digest, None)
+        _trim(self._known, self._size)
+
+
+def bearer(header: str) -> str:
+    """The token of an `Authorization` header. Raises Refused (code `unauthenticated`)."""
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Refused(
+            "this needs an access token: sign in (`serai login`) and send `Authorization: Bearer <token>`",
+            code="unauthenticated",
+        )
+    return token.strip()
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _trim(cache: OrderedDict[bytes, Any], size: int) -> None:
+    while len(cache) > size:
+        cache.popitem(last=False)

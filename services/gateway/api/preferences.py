@@ -1,0 +1,37 @@
+"""What request headers and parameters say, read by the letter of their RFCs. Pure."""
+
+import math
+import re
+
+from services.gateway import requests
+from services.gateway.requests import refused_parameter
+
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6}(?:\.\d+)?)\"?s?(?=$|[,;\s])")
+
+
+def wait_s(prefer: str | None, limit_s: float) -> float | None:
+    """Seconds to wait (RFC 7240 `wait`), at most `limit_s`; None when nothing is said."""
+    found = _WAIT.search(prefer or "")
+    if found is None:
+        return None
+    seconds = float(found[1])
+    return min(seconds, limit_s) if math.isfinite(seconds) else None
+
+
+def matches(if_none_match: str | None, version: int) -> bool:
+    """Whether `If-None-Match` (RFC 9110, weak comparison) names this version."""
+    if if_none_match is None:
+        return False
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return "*" in tags or f'"{version}"' in tags
+
+
+def labels(given: list[str] | None) -> tuple[tuple[str, str], ...]:
+    """`key:value` each; the key ends at the first colon. Raises Refused (code `invalid_request`)."""
+    pairs = []
+    for text in given or ():
+        name, colon, value = text.partition(":")
+        if not colon or not requests.is_label(name):
+            raise refused_parameter("label", f"{text[:80]!r} is not of the form key:value")
+        pairs.append((name, value))
+    return tuple(dict.fromkeys(pairs))

@@ -1,0 +1,197 @@
+"""Routes that show jobs: lists, one job, its timeline, why it is where it is, its spans."""
+
+import asyncio
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import orjson
+from fastapi import FastAPI, Header, Query, Request, Response
+
+from services.gateway import cursors, listing
+from services.gateway.access import Access, Caller
+from services.gateway.api import preferences, routing
+from services.gateway.api.documents import JobList, Timeline, TraceDocument
+from services.gateway.changes import Changes
+from services.gateway.job_view import JobView
+from services.gateway.listing import JobFilter
+from services.gateway.lookup import Lookup, job_id_of
+from services.gateway.requests import refused_parameter
+from services.gateway.settings import GatewaySettings
+from services.gateway.store import HotRow
+from services.gateway.timeline import Timelines
+from shared import ids
+from shared.contracts.questions import Explanation
+from shared.errors import NotFound, Refused
+from shared.job import JobSpec, JobState
+from shared.ports import Store
+from shared.runtime.clock import micros
+from shared.runtime.questions import Questions
+from shared.runtime.telemetry import SpanReader
+
+Label = Annotated[list[str] | None, Query(description="`key:value`; repeat it: all must hold.", max_length=32)]
+Moment = Annotated[datetime | None, Query(description="RFC 3339.")]
+
+
+class ViewRoutes:
+    """See each route's own words; they are the API's documentation."""
+
+    def __init__(
+        self, settings: GatewaySettings, access: Access, lookup: Lookup, store: Store, changes: Changes,
+        scheduler: Questions, timelines: Timelines, spans: SpanReader | None,
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._access = access
+        self._lookup = lookup
+        self._store = store
+        self._changes = changes
+        self._scheduler = scheduler
+        self._timelines = timelines
+        self._spans = spans
+        self._cursor_key = cursors.key_from(settings.service_token.get_secret_value())
+
+    def add_to(self, app: FastAPI) -> None:
+        """Add the routes."""
+        one = {"tag": "jobs", "permission": "job.view_own", "problems": ("not_found",)}
+        listed = {**one, "problems": ("invalid_request", "invalid_cursor", "forbidden")}
+        not_modified: dict[int | str, dict[str, Any]] = {304: {"description": "As `If-None-Match` says it is"}}
+        routing.add(app, "GET", "/v1/jobs", self.list, answer=JobList, **listed)  # type: ignore[arg-type]
+        routing.add(app, "GET", "/v1/jobs/{job_id}", self.job, answer=JobView, responses=not_modified, **one)  # type: ignore[arg-type]
+        routing.add(app, "GET", "/v1/jobs/{job_id}/spec", self.spec, answer=JobSpec, **one)  # type: ignore[arg-type]
+        routing.add(app, "GET", "/v1/jobs/{job_id}/timeline", self.timeline, answer=Timeline, **one)  # type: ignore[arg-type]
+        routing.add(app, "GET", "/v1/jobs/{job_id}/explain", self.explain, answer=Explanation, **one)  # type: ignore[arg-type]
+        routing.add(app, "GET", "/v1/jobs/{job_id}/trace", self.trace, answer=TraceDocument, **one)  # type: ignore[arg-type]
+
+    async def list(
+        self, request: Request,
+        view: Annotated[Literal["own", "vo"], Query(description="Your own, or all of the VOs you may see.")] = "own",
+        vo: str | None = None,
+        state: Annotated[list[JobState] | None, Query(description="Repeat it for several.")] = None,
+        site: Annotated[list[str] | None, Query(description="Repeat it for several.", max_length=50)] = None,
+        label: Label = None,
+        created_after: Moment = None,
+        created_before: Moment = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        cursor: Annotated[str | None, Query(description="`next` of the page before.", max_length=512)] = None,
+    ) -> Response:  # fmt: skip
+        """Jobs, newest first. A page costs the same however many jobs there are."""
+        caller = await self._access.caller(request)
+        wanted = JobFilter(
+            whole_vo=view == "vo", vo=vo, states=tuple(dict.fromkeys(state or ())), sites=tuple(site or ()),
+            labels=preferences.labels(label), created_after=_micros(created_after),
+            created_before=_micros(created_before),
+        )  # fmt: skip
+        _may_list(caller, wanted)
+        name = wanted.name(caller.sight)
+        place = cursors.read(self._cursor_key, cursor, name) if cursor else None
+        page = await self._store.read_long(
+            lambda connection: listing.page(connection, wanted, caller.sight, place, limit)
+        )
+        following = cursors.write(self._cursor_key, page.last, name) if page.last else None
+        body = b'{"items":[' + b",".join(page.summaries) + b'],"next":' + orjson.dumps(following) + b"}"
+        return routing.json_bytes(body, headers=_link(request, following))
+
+    async def job(
+        self, request: Request, job_id: str,
+        if_none_match: Annotated[str | None, Header(description="ETag that you have.")] = None,
+        prefer: Annotated[str | None, Header(description="`wait=30`: answer when it changes, or after 30 s.")] = None,
+    ) -> Response:  # fmt: skip
+        """One job. With `Prefer: wait=<s>` the answer comes when the job is no longer as `If-None-Match` says."""
+        caller, id = await self._access.caller(request), job_id_of(job_id)
+        wait_s = preferences.wait_s(prefer, self._settings.wait_limit_s)
+        row = await self._lookup.row(caller, id)
+        headers = {}
+        if wait_s is not None:
+            headers["Preference-Applied"] = f"wait={wait_s:g}"
+            if preferences.matches(if_none_match or f'"{row.version}"', row.version):
+                row = await self._changed(caller, id, row, wait_s)
+        headers |= routing.job_headers(row.version)
+        if preferences.matches(if_none_match, row.version):
+            return Response(status_code=304, headers=headers)
+        return routing.json_bytes(bytes(row.body), headers=headers)
+
+    async def spec(self, request: Request, job_id: str) -> Response:
+        """All that was asked for, values of `env` and contents of `files` included: for the owner only."""
+        caller = await self._access.caller(request)
+        return routing.json_bytes(await self._lookup.spec(caller, job_id_of(job_id)))
+
+    async def timeline(self, request: Request, job_id: str) -> Response:
+        """Everything that happened to the job, in order."""
+        caller = await self._access.caller(request)
+        view = await self._lookup.view(caller, job_id_of(job_id))
+        items = await self._timelines.of(view)
+        return routing.json_bytes(orjson.dumps({"job_id": str(view.id), "items": items}))
+
+    async def explain(self, request: Request, job_id: str) -> Response:
+        """Why the job is where it is: every site's verdict, and its place in the queue."""
+        caller = await self._access.caller(request)
+        view = await self._lookup.view(caller, job_id_of(job_id))
+        try:
+            explanation = await self._scheduler.ask(
+                "GET", f"/internal/jobs/{view.id}/explain", Explanation, read_grant=caller.context.read_grant
+            )
+        except NotFound:
+            summary = "The job is accepted and on its way to the scheduler."
+            explanation = Explanation(state=view.state, summary=summary, job_id=view.id)
+        return routing.json_bytes(explanation.model_dump_json().encode())
+
+    async def trace(self, request: Request, job_id: str) -> Response:
+        """The job's spans, where the platform keeps them itself; otherwise the operators' collector has them."""
+        caller, id = await self._access.caller(request), job_id_of(job_id)
+        await self._lookup.row(caller, id)
+        if self._spans is None:
+            raise NotFound(
+                f"spans are not kept here; ask the operators' trace collector for trace {ids.trace_id(id)}",
+                code="not_found",
+            )
+        spans = await asyncio.to_thread(self._spans, ids.trace_id(id))
+        return routing.json_bytes(orjson.dumps({"trace_id": ids.trace_id(id), "spans": spans}))
+
+    async def _changed(self, caller: Caller, job_id: UUID, row: HotRow, wait_s: float) -> HotRow:
+        """The job once it is no longer at this version, or as it is when the time is up."""
+        with self._changes.watch(str(job_id)) as watcher:
+            try:
+                async with asyncio.timeout(wait_s):
+                    version = row.version
+                    while row.version == version and not self._changes.closed:
+                        watcher.clear()
+                        row = await self._lookup.row(caller, job_id)
+                        if row.version == version:
+                            await watcher.wait()
+            except TimeoutError:
+                return await self._lookup.row(caller, job_id)
+        return row
+
+
+def _may_list(caller: Caller, wanted: JobFilter) -> None:
+    sight = caller.sight
+    if not wanted.whole_vo:
+        if wanted.vo is not None:
+            caller.must_belong_to(wanted.vo)
+        return
+    if wanted.vo is None and not sight.whole_vos:
+        raise Refused(
+            "name a VO with 'vo'" if sight.everything else "your role in your VOs shows you your own jobs only",
+            code="forbidden",
+        )
+    if wanted.vo is not None and not sight.sees_all_of(wanted.vo):
+        caller.must_belong_to(wanted.vo)
+        raise Refused(
+            f"your role in {wanted.vo} shows you your own jobs only; its managers and observers see all",
+            code="forbidden",
+        )
+
+
+def _micros(moment: datetime | None) -> int | None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise refused_parameter("created_after/created_before", "needs a time zone, e.g. 2026-11-24T12:00:00Z")
+    return micros(moment)
+
+
+def _link(request: Request, following: str | None) -> dict[str, str]:
+    if following is None:
+        return {}
+    url = request.url.include_query_params(cursor=following)
+    return {"Link": f'<{url.path}?{url.query}>; rel="next"'}

@@ -1,0 +1,127 @@
+"""The outermost ASGI layer: the hot read without a framework, HEAD and OPTIONS everywhere.
+
+`GET /v1/jobs/{id}` is asked so often that it is answered here when nothing unusual is asked: a known caller, a point
+read, ready-made bytes. Everything else about it (waiting, problems, its documentation) is the ordinary route's.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from fastapi import FastAPI
+from starlette.routing import Match, Route
+
+from services.gateway import store
+from services.gateway.access import Access
+from services.gateway.api import preferences
+from shared.ports import Clock, Store
+from shared.runtime.telemetry import Tracer
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_JOB: Final = re.compile(r"/v1/jobs/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})")
+_JSON: Final = (b"content-type", b"application/json")
+_CACHE: Final = ((b"cache-control", b"private, no-cache"), (b"vary", b"Authorization"))
+
+
+class Front:
+    """Wraps the application."""
+
+    def __init__(
+        self, app: FastAPI, access: Access, store: Store, tracer: Tracer, clock: Clock, *, span_every: int
+    ) -> None:
+        self._app = app
+        self._access = access
+        self._store = store
+        self._tracer = tracer
+        self._clock = clock
+        self._span_every = span_every
+        self._reads = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        match scope["method"]:
+            case "GET" if await self._hot(scope, send):
+                return
+            case "HEAD":
+                await self._head(scope, send)
+            case "OPTIONS":
+                await self._options(scope, receive, send)
+            case _:
+                await self._app(scope, receive, send)
+
+    async def _hot(self, scope: Scope, send: Send) -> bool:
+        """Answer a plain read of a job by a known caller; False = not answered, nothing sent."""
+        found = _JOB.fullmatch(scope["path"])
+        if found is None or scope["query_string"]:
+            return False
+        token, if_none_match = "", None
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                token = value.decode("latin-1").removeprefix("Bearer ")
+            elif name == b"if-none-match":
+                if_none_match = value.decode("latin-1")
+            elif name == b"prefer":
+                return False
+        caller = self._access.fresh(token)
+        if caller is None:
+            return False
+        job_id = found[1]
+        row = await self._store.read(lambda connection: store.hot_row(connection, job_id))
+        if row is None or not caller.sight.sees(row.vo, row.owner_issuer, row.owner_subject):
+            return False
+        self._sampled(job_id)
+        await _answer(send, row, unchanged=preferences.matches(if_none_match, row.version))
+        return True
+
+    def _sampled(self, job_id: str) -> None:
+        """One span for every so many reads, made by hand."""
+        self._reads += 1
+        if self._span_every and self._reads % self._span_every == 0:
+            with self._tracer.span("GET /v1/jobs/{job_id}", kind="server") as span:
+                span.attributes |= {"serai.job_id": job_id, "serai.sampled_of": self._span_every}
+
+    async def _head(self, scope: Scope, send: Send) -> None:
+        """As GET, without the body. Streams end at once."""
+        ended = asyncio.Event()
+
+        async def headers_only(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                ended.set()
+
+        async def gone_after_headers() -> MutableMapping[str, Any]:
+            await ended.wait()
+            return {"type": "http.disconnect"}
+
+        listening = {**scope["asgi"], "spec_version": "2.0"}  # streaming responses then listen for the disconnect
+        await self._app({**scope, "method": "GET", "asgi": listening}, gone_after_headers, headers_only)
+
+    async def _options(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Which methods a path takes."""
+        methods: set[str] = set()
+        for route in self._app.routes:
+            if isinstance(route, Route) and route.matches({**scope, "method": "GET"})[0] is not Match.NONE:
+                methods |= route.methods or set()
+        if not methods:
+            await self._app(scope, receive, send)
+            return
+        methods |= {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
+        headers = [(b"allow", ", ".join(sorted(methods)).encode())]
+        await send({"type": "http.response.start", "status": 204, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _answer(send: Send, row: store.HotRow, *, unchanged: bool) -> None:
+    body = b"" if unchanged else bytes(row.body)
+    headers = [(b"etag", b'"%d"' % row.version), *_CACHE]
+    if not unchanged:
+        headers += [_JSON, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 304 if unchanged else 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

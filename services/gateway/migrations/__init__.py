@@ -1,0 +1,1 @@
+"""Versions of the gateway's database, oldest first (Alembic)."""

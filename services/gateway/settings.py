@@ -1,0 +1,76 @@
+"""Settings of the gateway, read once from `SERAI_GATEWAY_*`; frozen."""
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Issuer(BaseModel):
+    """An identity provider whose tokens are accepted, as `GET /v1` names it to clients."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    issuer: str = Field(description="Issuer URL as in the tokens' `iss`; its discovery document lies under it.")
+    name: str = Field(default="", description="Name for people.")
+    client_id: str | None = Field(default=None, description="Public client that command-line tools may use.")
+    scopes: tuple[str, ...] = Field(default=("openid", "profile"), description="Scopes to ask for.")
+    demo_token_endpoint: str | None = Field(
+        default=None, description="Only of a development issuer: where demo users get tokens without a browser."
+    )
+
+
+class GatewaySettings(BaseSettings):
+    """Every limit and time of the public API."""
+
+    model_config = SettingsConfigDict(env_prefix="SERAI_GATEWAY_", frozen=True, extra="forbid")
+
+    service_token: SecretStr = Field(
+        description="Secret shared by the services: proves us to the others, and keys the MAC of list cursors. "
+        "The same at all copies."
+    )
+    public_url: str = Field(
+        default="", description="URL under which users reach the gateway, without a slash at the end. Empty = links "
+        "and problem types are relative, which is right behind any proxy."
+    )  # fmt: skip
+    issuers: tuple[Issuer, ...] = Field(
+        default=(), description="Issuers that `GET /v1` names; auth decides whom to trust."
+    )
+    context_cache_s: float = Field(
+        default=50, gt=0, le=55,
+        description="Seconds that a verified token's context is reused. Under 60, the life of the read grant in it.",
+    )  # fmt: skip
+    stale_context_s: float = Field(
+        default=600, ge=0, le=3600,
+        description="Seconds that reads go on with a known context while auth is away; the token's life at most.",
+    )  # fmt: skip
+    refused_cache_s: float = Field(
+        default=5, ge=0, le=60, description="Seconds that a refused token stays refused unasked: spares auth a flood."
+    )
+    context_cache_size: int = Field(default=10_000, ge=1, description="Contexts kept; the longest unused goes first.")
+    body_limit: int = Field(default=1_048_576, ge=1024, description="Bytes of one job file; more is 413.")
+    batch_body_limit: int = Field(default=16_777_216, ge=1024, description="Bytes of one batch; more is 413.")
+    batch_limit: int = Field(
+        default=1_000, ge=1, le=1_000, description="Jobs of one batch: one grant question's worth."
+    )
+    wait_limit_s: float = Field(
+        default=60, gt=0, le=300, description="Most seconds that `Prefer: wait` holds an answer; proxies cut at 60."
+    )
+    heartbeat_s: float = Field(
+        default=15, gt=0, le=60, description="Seconds between comments on a quiet event stream; proxies cut idle ones."
+    )
+    stream_limit: int = Field(default=500, ge=1, description="Open event and log streams; more get 503.")
+    outbox_limit_s: float = Field(
+        default=300, gt=0, description="Age in seconds of the oldest unsent command from which new work gets 503."
+    )
+    log_retention_s: float = Field(
+        default=30 * 86_400, gt=0, description="Seconds that the event log is kept: as long as the bus's stream."
+    )
+    key_retention_s: float = Field(default=14 * 86_400, gt=0, description="Seconds that idempotency keys are kept.")
+    job_retention_s: float = Field(default=365 * 86_400, gt=0, description="Seconds that ended jobs are shown.")
+    janitor_interval_s: float = Field(default=3_600, gt=0, description="Seconds between rounds of the janitor.")
+    fold_batch: int = Field(
+        default=256, ge=1, le=1000, description="Events folded in one transaction at most: one commit carries many."
+    )
+    read_span_every: int = Field(
+        default=100, ge=0, description="One span for every so many `GET /v1/jobs/{id}` (0 = none): a span costs more "
+        "than the read itself."
+    )  # fmt: skip

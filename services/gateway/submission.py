@@ -1,0 +1,225 @@
+"""Taking jobs in: grant, then job, idempotency key and outgoing command in one transaction, then 202.
+
+Called by the routes that take jobs. Whatever fails before the commit leaves nothing behind.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from services.gateway import granting, job_view, store
+from services.gateway.access import Caller
+from services.gateway.backlog import Backlog
+from services.gateway.granting import Granting
+from services.gateway.job_view import JobView
+from services.gateway.store import HotRow
+from shared import ids
+from shared.contracts import codec
+from shared.contracts.commands import SubmitJob
+from shared.contracts.envelope import Message
+from shared.contracts.questions import GrantAnswer
+from shared.errors import Conflict
+from shared.job import JobSpec
+from shared.ports import Clock
+from shared.runtime.clock import micros
+from shared.runtime.transactions import Transactions, Unit
+
+SOURCE: Final = "gateway"
+_BREATH: Final = 32
+"""Jobs of a batch made ready without a break for other requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An Idempotency-Key with the hash of the request that it came with."""
+
+    value: str
+    request_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A job that is in. `new` is false when it was in already: the same request came again."""
+
+    job_id: UUID
+    version: int
+    body: bytes
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A job that only needs its grant: command, the exact bytes to be granted, and what is stored."""
+
+    command: SubmitJob
+    body: bytes
+    view: JobView
+    spec: bytes
+
+    def row(self) -> tuple[JobView, bytes, str]:
+        """What `store.add_jobs` takes."""
+        return self.view, self.spec, job_view.spec_digest(self.command.spec)
+
+    def message(self, grant: str) -> Message:
+        """The command to send; its id follows from the job's, so that it has one effect."""
+        job_id = self.command.job_id
+        return codec.command_message(
+            SubmitJob, self.body, id=str(ids.command_id(SubmitJob.kind, str(job_id))), source=SOURCE,
+            time=self.command.submitted_at, subject=str(job_id), grant=grant, traceparent=ids.traceparent(job_id),
+        )  # fmt: skip
+
+
+Granted = tuple[Ready, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A job that is there already, and the digest of its content."""
+
+    row: HotRow
+    digest: str
+
+
+def request_hash(method: str, path: str, body: bytes) -> str:
+    """SHA-256 (hex) of what makes two requests the same."""
+    return hashlib.sha256(f"{method} {path}\n".encode() + body).hexdigest()
+
+
+def ready(job_id: UUID, caller: Caller, spec: JobSpec, now: datetime) -> Ready:
+    """A job made ready to be granted and stored."""
+    command = SubmitJob(job_id=job_id, owner=caller.context.principal, spec=spec, submitted_at=now)
+    return Ready(command, codec.command_body(command), job_view.accepted(command), spec.model_dump_json().encode())
+
+
+class Submission:
+    """Takes jobs in, one or many at a time."""
+
+    def __init__(
+        self, transactions: Transactions, granting: Granting, backlog: Backlog, clock: Clock,
+        new_id: Callable[[], UUID],
+    ) -> None:  # fmt: skip
+        self._transactions = transactions
+        self._granting = granting
+        self._backlog = backlog
+        self._clock = clock
+        self._new_id = new_id
+
+    async def answered(self, caller: Caller, key: Key | None) -> bytes | None:
+        """What was answered to this very request before. Raises Conflict when the key was used for another one."""
+        if key is None:
+            return None
+        return await self._transactions.store.read(lambda connection: _answer(connection, caller, key))
+
+    async def submit(self, caller: Caller, spec: JobSpec, key: Key | None) -> Taken:
+        """Take in one job under an id of ours. The same request with the same key gives the first job again."""
+        before = await self.answered(caller, key)
+        if before is not None:
+            return await self._as_it_is(before)
+        caller.must_belong_to(spec.vo)
+        await self._backlog.check()
+        job = ready(self._new_id(), caller, spec, self._clock())
+        grant = granting.granted((await self._grants(caller, [job]))[0])
+        answer = str(job.command.job_id).encode()
+        raced = await self._transactions.run(lambda unit: _keep(unit, caller, key, answer, [(job, grant)]))
+        return _taken(job) if raced is None else await self._as_it_is(raced)
+
+    async def put(self, caller: Caller, job_id: UUID, spec: JobSpec) -> Taken:
+        """Take in one job under the caller's id. The same content again changes nothing; another is a Conflict."""
+        known = await self._transactions.store.read(lambda connection: _known(connection, job_id))
+        if known is not None:
+            return _same_content(known, caller, job_id, spec)
+        caller.must_belong_to(spec.vo)
+        await self._backlog.check()
+        job = ready(job_id, caller, spec, self._clock())
+        grant = granting.granted((await self._grants(caller, [job]))[0])
+        raced = await self._transactions.run(lambda unit: _put(unit, job, grant))
+        return _taken(job) if raced is None else _same_content(raced, caller, job_id, spec)
+
+    async def submit_all(self, caller: Caller, specs: Sequence[JobSpec]) -> list[tuple[Ready, GrantAnswer]]:
+        """Make many jobs ready and ask for all their grants in one question."""
+        await self._backlog.check()
+        jobs = []
+        for index, spec in enumerate(specs):
+            if index % _BREATH == _BREATH - 1:
+                await asyncio.sleep(0)
+            jobs.append(ready(self._new_id(), caller, spec, self._clock()))
+        return list(zip(jobs, await self._grants(caller, jobs), strict=True)) if jobs else []
+
+    async def keep_all(self, caller: Caller, key: Key | None, answer: bytes, jobs: Sequence[Granted]) -> bytes | None:
+        """Store granted jobs with the batch's answer; the earlier answer when another request was faster."""
+        return await self._transactions.run(lambda unit: _keep(unit, caller, key, answer, jobs))
+
+    async def _grants(self, caller: Caller, jobs: Sequence[Ready]) -> Sequence[GrantAnswer]:
+        items = [granting.item_for(SubmitJob, job.body, job.command.spec.vo) for job in jobs]
+        return await self._granting.ask(caller.token, items)
+
+    async def _as_it_is(self, job_id: bytes) -> Taken:
+        """The job that an earlier request with the same key made, as it is now."""
+        key = job_id.decode()
+        row = await self._transactions.store.read(lambda connection: store.hot_row(connection, key))
+        if row is None:
+            raise Conflict(
+                f"the Idempotency-Key belongs to job {key}, which is not kept any more; use a new key",
+                code="idempotency_key_reused",
+            )
+        return Taken(UUID(key), row.version, bytes(row.body), new=False)
+
+
+def _keep(unit: Unit, caller: Caller, key: Key | None, answer: bytes, jobs: Sequence[Granted]) -> bytes | None:
+    """Write jobs, labels, key and commands; when the key is there already, nothing, and its answer is returned."""
+    connection = unit.connection
+    if key is not None:
+        kept = store.keep_answer(
+            connection, caller.issuer, caller.subject, key.value, key.request_hash, answer, micros(unit.now)
+        )
+        if not kept:
+            return _answer(connection, caller, key)
+    if jobs:
+        store.add_jobs(connection, [job.row() for job, _ in jobs])
+    for job, grant in jobs:
+        unit.send(job.message(grant))
+    return None
+
+
+def _put(unit: Unit, job: Ready, grant: str) -> _Known | None:
+    known = _known(unit.connection, job.command.job_id)
+    if known is None:
+        store.add_jobs(unit.connection, [job.row()])
+        unit.send(job.message(grant))
+    return known
+
+
+def _known(connection: Connection, job_id: UUID) -> _Known | None:
+    row = store.hot_row(connection, str(job_id))
+    spec = store.spec_of(connection, str(job_id))
+    return None if row is None or spec is None else _Known(row, spec[1])
+
+
+def _answer(connection: Connection, caller: Caller, key: Key) -> bytes | None:
+    used = store.stored_answer(connection, caller.issuer, caller.subject, key.value)
+    if used is not None and used.request_hash != key.request_hash:
+        raise Conflict(
+            "the Idempotency-Key was used for another request; a new request needs a new key",
+            code="idempotency_key_reused",
+        )
+    return None if used is None else used.answer
+
+
+def _same_content(known: _Known, caller: Caller, job_id: UUID, spec: JobSpec) -> Taken:
+    row = known.row
+    owned = caller.sight.owns(row.owner_issuer, row.owner_subject)
+    if not owned or known.digest != job_view.spec_digest(spec):
+        raise Conflict(
+            f"the id {job_id} stands for another job already; use a fresh UUID for a new job", code="job_id_taken"
+        )
+    return Taken(job_id, row.version, bytes(row.body), new=False)
+
+
+def _taken(job: Ready) -> Taken:
+    return Taken(job.command.job_id, job.view.version, job.view.model_dump_json().encode(), new=True)
