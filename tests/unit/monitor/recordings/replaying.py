@@ -5,7 +5,7 @@ The recordings' jobs are not ours: their ids and meta are mapped to attempts her
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -24,7 +24,7 @@ FOLDER = Path(__file__).parents[3] / "recordings"
 NAMES = sorted(file.name.removesuffix(".ndjson") for file in FOLDER.glob("*.ndjson") if ".reconnect" not in file.name)
 
 
-@lru_cache(maxsize=None)
+@cache
 def lines(name: str) -> tuple[Line, ...]:
     """All lines of a recording; what came after its reconnect follows."""
     files = [FOLDER / f"{name}.ndjson", *sorted(FOLDER.glob(f"{name}.reconnect*.ndjson"))]

@@ -1,0 +1,173 @@
+"""`jobs`, `job`, `timeline`, `why`, `outputs` and `trace`: looking at what is there."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from serai import grids, settings
+from serai.cli import session, submitting
+from serai.cli.screen import Format, Screen
+from serai.cli.session import JobArgument, Output, examples
+from serai.cli.tailing import sentence
+from serai.client import Serai
+from serai.errors import BadSettings
+from serai.values import Event, Job, Json, last_verdicts
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command(
+        epilog=examples("serai jobs", "serai jobs --state running --state queued", "serai jobs --label run=7 -o json")
+    )(jobs)
+    app.command(epilog=examples("serai job last", "serai job 3f9a1c22 -o json | jq .attempts"))(job)
+    app.command(epilog=examples("serai timeline last"))(timeline)
+    app.command(epilog=examples("serai why last", "serai why job.yaml"))(why)
+    app.command(epilog=examples("serai outputs last", "serai outputs last counts", "serai outputs last --to results/"))(
+        outputs
+    )
+    app.command(epilog=examples("serai trace last"))(trace)
+
+
+def jobs(
+    context: typer.Context,
+    whole_vo: Annotated[bool, typer.Option("--all", help="All jobs of your VOs, where your role shows them.")] = False,
+    vo: Annotated[str | None, typer.Option(help="Only of this VO.")] = None,
+    state: Annotated[list[str] | None, typer.Option(help="Only in this state; repeatable.")] = None,
+    site: Annotated[list[str] | None, typer.Option(help="Only at this site; repeatable.")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Only with it; repeatable.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only handed in within, for example 2h.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 50,
+    output: Output = Format.TABLE,
+) -> None:
+    """Your jobs, newest first."""
+    here, labels = session.of(context), session.pairs(label, "--label")
+    age_s = session.seconds(since)
+    after = (settings.now() - timedelta(seconds=age_s)).isoformat() if age_s else None
+
+    async def read(serai: Serai) -> list[Job]:
+        found: list[Job] = []
+        async for each in serai.jobs(
+            whole_vo=whole_vo, vo=vo, states=state or (), sites=site or (), labels=labels, created_after=after,
+            page=min(limit, 100),
+        ):  # fmt: skip
+            found.append(each)
+            if len(found) >= limit:
+                break
+        return found
+
+    found = here.ask(read)
+    here.screen(output).data([each.raw for each in found], grids.jobs_grid(found, settings.now()))
+
+
+def job(context: typer.Context, job: JobArgument, output: Output = Format.TABLE) -> None:
+    """One job: state, attempts, where it answers, and why."""
+    here = session.of(context)
+    screen, found = here.screen(output), here.ask(lambda serai: _job(serai, job))
+    if screen.json:
+        screen.document(found.raw)
+        return
+    screen.line(sentence(found))
+    pairs = {"id": found.id, "name": found.name, "vo": found.vo, "owner": found.owner, "handed in": found.created_at,
+             "ended": found.finished_at}  # fmt: skip
+    for name, value in pairs.items():
+        if value:
+            screen.line(f"{name}: {value}")
+    for name, address in found.endpoints.items():
+        screen.line(f"endpoint {name}: {address}")
+    rows = (
+        (each["number"], each.get("site"), each.get("status"), each.get("exit_code"),
+         (each.get("reason") or {}).get("message"))
+        for each in found.raw.get("attempts") or ()
+    )  # fmt: skip
+    attempts = grids.Grid.of(("TRY", "SITE", "STATUS", "EXIT CODE", "WHY"), rows)
+    if attempts.rows:
+        grids.show(screen.out, attempts)
+
+
+async def _job(serai: Serai, given: str) -> Job:
+    return await serai.job(await session.job_id(serai, given))
+
+
+def timeline(context: typer.Context, job: JobArgument, output: Output = Format.TABLE) -> None:
+    """Everything that happened to a job, in order."""
+    here = session.of(context)
+
+    async def read(serai: Serai) -> list[Event]:
+        return await serai.timeline(await session.job_id(serai, job))
+
+    found = here.ask(read)
+    here.screen(output).data([each.raw for each in found], grids.timeline_grid(found))
+
+
+def why(
+    context: typer.Context,
+    what: Annotated[str, typer.Argument(metavar="ID|FILE", help="A job, or a job file not yet handed in.")],
+    output: Output = Format.TABLE,
+) -> None:
+    """Why a job is where it is, or where a job file would go: every site's verdict."""
+    here = session.of(context)
+
+    async def explain(serai: Serai) -> Json:
+        id = await session.job_id(serai, what)
+        answer = await serai.explain(id)
+        return answer if answer.get("verdicts") else {**answer, "verdicts": last_verdicts(await serai.timeline(id))}
+
+    is_file = what != "last" and (Path(what).suffix in (".yaml", ".yml", ".json") or Path(what).is_file())
+    answer = submitting.explain_file(here, what) if is_file else here.ask(explain)
+    screen = here.screen(output)
+    if screen.json:
+        screen.document(answer)
+    else:
+        submitting.tell_explanation(screen, answer)
+
+
+def outputs(
+    context: typer.Context,
+    job: JobArgument,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Write this output to standard output.")] = None,
+    to: Annotated[Path | None, typer.Option(metavar="DIR", help="Save into this folder instead.")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """What a job left: the list, one of them (NAME), or all of them saved (--to DIR)."""
+    here = session.of(context)
+    screen = here.screen(output)
+
+    async def fetch(serai: Serai) -> None:
+        id = await session.job_id(serai, job)
+        if name is not None and to is None:
+            screen.raw(await serai.output(id, name))
+            return
+        found = await serai.outputs(id)
+        if to is None:
+            screen.data(found, grids.outputs_grid(found))
+            return
+        for each in found:
+            if not each.get("problem") and name in (None, each["name"]):
+                _save(screen, to / Path(each["name"]).name, await serai.output(id, each["name"]))
+
+    here.ask(fetch)
+
+
+def _save(screen: Screen, path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise BadSettings(f"{path}: cannot be written: {error}") from error
+    screen.say(f"{path} ({len(content):,} bytes)")
+
+
+def trace(context: typer.Context, job: JobArgument, output: Output = Format.TABLE) -> None:
+    """Every step that the platform took for a job, with its times."""
+    here = session.of(context)
+
+    async def read(serai: Serai) -> Json:
+        return await serai.trace(await session.job_id(serai, job))
+
+    answer = here.ask(read)
+    screen = here.screen(output)
+    if not screen.json:
+        screen.line(f"trace {answer['trace_id']}")
+    screen.data(answer, grids.spans_grid(answer["spans"]))

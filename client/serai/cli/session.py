@@ -1,0 +1,122 @@
+"""What all commands share: settings, the connection, job ids as people give them, durations."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Annotated, Final, TypeVar
+
+import httpx2
+import typer
+
+from serai import settings
+from serai.cli.screen import Format, Screen
+from serai.client import Serai
+from serai.errors import Problem
+from serai.settings import Settings
+from serai.wire import Pace
+
+T = TypeVar("T")
+
+RECENT: Final = 1000
+"""Jobs, newest first, among which a shortened id is looked up."""
+
+FULL_ID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+PART_OF_ID: Final = re.compile(r"[0-9a-fA-F-]{4,36}")
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="How to write the answer.")]
+JobArgument = Annotated[str, typer.Argument(metavar="ID", help="A job id, its unique beginning or end, or `last`.")]
+JobsArgument = Annotated[list[str], typer.Argument(metavar="ID...", help="Job ids, their ends, or `last`.")]
+
+
+class Session:
+    """One run of the command. Options of the root command fill in `asked_url`."""
+
+    def __init__(
+        self, environment: Mapping[str, str], transport: httpx2.AsyncBaseTransport | None, pace: Pace | None = None
+    ) -> None:
+        self.pace = pace
+        self.environment = environment
+        self.transport = transport
+        self.asked_url: str | None = None
+
+    @property
+    def url(self) -> str:
+        """The address in use, for messages."""
+        return self.asked_url or self.environment.get("SERAI_URL") or settings.DEFAULT_URL
+
+    def settings(self) -> Settings:
+        """The settings that hold. Raises BadSettings."""
+        return settings.read(self.environment, url=self.asked_url)
+
+    def screen(self, form: Format) -> Screen:
+        return Screen(form, self.environment)
+
+    def ask(self, question: Callable[[Serai], Awaitable[T]]) -> T:
+        """The answer of one conversation with the gateway; Ctrl-C cancels it and closes the connection."""
+        chosen = self.settings()
+
+        async def conversation() -> T:
+            async with Serai(chosen.url, chosen.token, transport=self.transport, pace=self.pace) as serai:
+                return await question(serai)
+
+        return asyncio.run(conversation())
+
+
+def of(context: typer.Context) -> Session:
+    """The session of this run."""
+    here: Session = context.obj
+    return here
+
+
+async def job_id(serai: Serai, given: str) -> str:
+    """The full id that `given` stands for. Raises Problem `not_found`, or BadParameter when it is not unique."""
+    if FULL_ID.fullmatch(given):
+        return given.lower()
+    if given != "last" and not PART_OF_ID.fullmatch(given):
+        raise typer.BadParameter(f"'{given}' is no job id; `serai jobs` shows them, `last` is your newest job")
+    known: list[str] = []
+    async for job in serai.jobs(page=100):
+        if given == "last":
+            return job.id
+        known.append(job.id)
+        if len(known) >= RECENT:
+            break
+    return _only(given, [each for each in known if each.startswith(given.lower()) or each.endswith(given.lower())])
+
+
+def _only(given: str, found: Sequence[str]) -> str:
+    if not found:
+        what = "you have no job yet" if given == "last" else f"none of your newest {RECENT:,} jobs is '{given}'"
+        raise Problem(404, code="not_found", detail=what)
+    if len(found) > 1:
+        raise typer.BadParameter(f"'{given}' fits {len(found)} jobs: {', '.join(found[:5])}; give more of the id")
+    return found[0]
+
+
+_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def seconds(text: str | None) -> float | None:
+    """`90`, `90s`, `10m`, `2h`, `1d` in seconds. Raises BadParameter."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text)
+    if found is None:
+        raise typer.BadParameter(f"'{text}' is no duration; write 90s, 10m, 2h or 1d")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def pairs(given: Sequence[str] | None, what: str) -> dict[str, str]:
+    """`NAME=VALUE` words as a mapping. Raises BadParameter."""
+    found = {}
+    for word in given or ():
+        name, equals, value = word.partition("=")
+        if not (name and equals):
+            raise typer.BadParameter(f"{what} '{word}' must be NAME=VALUE")
+        found[name] = value
+    return found
+
+
+def examples(*lines: str) -> str:
+    """The examples under a help text, one a line."""
+    return "Examples:\n\n" + "\n\n".join(f"$ {line}" for line in lines)

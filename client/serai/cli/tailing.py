@@ -1,0 +1,124 @@
+"""Staying with jobs until they end: states on standard error, what the job prints on its own streams."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from serai import grids, outcomes, settings
+from serai.cli.screen import Screen
+from serai.cli.session import Session
+from serai.client import LogStream, Serai
+from serai.errors import ClientError, Problem
+from serai.outcomes import Exit
+from serai.values import Job
+
+LOGS_END_S: Final = 15.0
+"""How long the last lines of a log may take to arrive after the job's end."""
+
+STREAMS: Final[tuple[LogStream, ...]] = ("stdout", "stderr")
+
+
+def follow_to_end(here: Session, screen: Screen, job: Job) -> int:
+    """Show a job's states and output until it ends; its outcome as an exit code."""
+    screen.say(f"job {job.id}")
+    try:
+        ended = here.ask(lambda serai: _Follower(serai, screen).to_end(job.id))
+    except KeyboardInterrupt:
+        detached(screen, [job.id])
+        return Exit.INTERRUPTED
+    if screen.json:
+        screen.document(ended.raw)
+    return outcomes.of_job(ended)
+
+
+def wait_for(here: Session, screen: Screen, job_ids: Sequence[str], timeout_s: float | None) -> int:
+    """Wait for all jobs, tell each change, then the result; the first outcome that is no success."""
+    changes = _Changes(screen)
+    try:
+        jobs = here.ask(lambda serai: serai.wait(job_ids, timeout_s=timeout_s, seen=changes.tell))
+    except KeyboardInterrupt:
+        detached(screen, job_ids)
+        return Exit.INTERRUPTED
+    screen.data([job.raw for job in jobs], grids.jobs_grid(jobs, settings.now()))
+    return outcomes.of_jobs(jobs)
+
+
+def detached(screen: Screen, job_ids: Sequence[str]) -> None:
+    """What Ctrl-C did, and did not."""
+    ids = " ".join(map(grids.short, job_ids))
+    screen.say(f"detached; still going on. Go on: `serai wait {ids}`, stop: `serai cancel {ids}`", "yellow")
+
+
+class _Changes:
+    """Tells a job's state once."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._told: dict[str, tuple[str, str | None, int]] = {}
+
+    def tell(self, job: Job) -> None:
+        look = (job.state, job.site, job.attempt)
+        if self._told.get(job.id) != look:
+            self._told[job.id] = look
+            self._screen.say(sentence(job), grids.COLOURS.get(job.state, ""))
+
+
+def sentence(job: Job) -> str:
+    """`3f9a1c22 failed at prague (attempt 2): exit code 3: The task ended ...`."""
+    words = f"{grids.short(job.id)} {job.state}"
+    if job.site:
+        words += f" at {job.site}"
+    if job.attempt > 1:
+        words += f" (attempt {job.attempt})"
+    if job.exit_code and job.state == "failed":
+        words += f": exit code {job.exit_code}"
+    return f"{words}: {job.reason}" if job.reason and job.state != "succeeded" else words
+
+
+class _Follower:
+    """One job, its states, and the logs of each of its attempts."""
+
+    def __init__(self, serai: Serai, screen: Screen) -> None:
+        self._serai = serai
+        self._screen = screen
+        self._changes = _Changes(screen)
+        self._logs: dict[int, list[asyncio.Task[None]]] = {}
+
+    async def to_end(self, job_id: str) -> Job:
+        try:
+            job = await self._serai.until(job_id, lambda job: False, seen=self._seen)
+            running = [task for tasks in self._logs.values() for task in tasks]
+            if running:
+                _, late = await asyncio.wait(running, timeout=LOGS_END_S)
+                if late:
+                    self._screen.say(f"the log did not end in time; see it whole: `serai logs {grids.short(job_id)}`")
+        finally:
+            await self._stop()
+        self._screen.say(sentence(job), grids.COLOURS.get(job.state, ""))
+        return job
+
+    def _seen(self, job: Job) -> None:
+        if not job.ended:
+            self._changes.tell(job)
+        begun = job.state in ("running", "cancelling") or job.ended
+        if begun and job.attempt > 0 and job.attempt not in self._logs:
+            self._logs[job.attempt] = [
+                asyncio.create_task(self._copy(job.id, job.attempt, stream), name=f"{stream} of {job.id}")
+                for stream in STREAMS
+            ]
+
+    async def _copy(self, job_id: str, attempt: int, stream: LogStream) -> None:
+        try:
+            async for chunk in self._serai.logs(job_id, stream=stream, attempt=attempt, follow=True):
+                self._screen.raw(chunk, error=stream == "stderr")
+        except Problem as problem:
+            if problem.status != 404:
+                self._screen.say(f"no {stream}: {problem}", "yellow")
+        except ClientError as error:
+            self._screen.say(f"{stream} broke off: {error}", "yellow")
+
+    async def _stop(self) -> None:
+        tasks = [task for tasks in self._logs.values() for task in tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

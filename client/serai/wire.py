@@ -1,0 +1,176 @@
+"""The one place that sends HTTP: retries, deadlines, and answers turned into values or typed errors.
+
+Not here: what the routes are (`client.py`), how streams go on after a break (`streaming.py`).
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx2
+
+from serai.errors import Fault, NotUnderstood, Problem, Unreachable
+from serai.retrying import Patience, pause_before_next
+from serai.values import Json
+
+REPEATABLE: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+"""Methods that may be sent twice without harm (RFC 9110, 9.2.2)."""
+
+NOT_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Time and chance for the retries; tests bring their own."""
+
+    patience: Patience = field(default_factory=Patience)
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    clock: Callable[[], float] = time.monotonic
+    chance: Callable[[], float] = random.random
+
+
+class Wire:
+    """A connection to one gateway. `timeout_s` bounds each wait for bytes; long waits pass their own."""
+
+    def __init__(
+        self, url: str, token: str | None, *, transport: httpx2.AsyncBaseTransport | None = None,
+        pace: Pace | None = None, timeout_s: float = 30.0,
+    ) -> None:  # fmt: skip
+        self.url = url.rstrip("/")
+        self.pace = pace or Pace()
+        headers = {"User-Agent": "serai-client/0.1", "Accept": "application/json"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        self._http = httpx2.AsyncClient(
+            base_url=self.url, headers=headers, timeout=timeout_s, transport=transport, trust_env=transport is None
+        )
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def request(
+        self, method: str, path: str, *, json: Any = None, params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None, repeatable: bool | None = None, timeout_s: float | None = None,
+        form: Mapping[str, str] | None = None,
+    ) -> httpx2.Response:  # fmt: skip
+        """The answer with status 2xx or 304. Raises Problem, Unreachable or NotUnderstood.
+
+        `repeatable` says that sending it twice has one effect; by default the method tells.
+        """
+        again = method in REPEATABLE if repeatable is None else repeatable
+        started, tried = self.pace.clock(), 0
+        while True:
+            tried += 1
+            try:
+                return await self._once(method, path, json, form, params, headers, timeout_s)
+            except (Problem, Unreachable) as error:
+                pause = self._pause(error, again, tried, self.pace.clock() - started)
+                if pause is None:
+                    raise
+            await self.pace.sleep(pause)
+
+    async def _once(
+        self, method: str, path: str, json: Any, form: Mapping[str, str] | None, params: Mapping[str, Any] | None,
+        headers: Mapping[str, str] | None, timeout_s: float | None,
+    ) -> httpx2.Response:  # fmt: skip
+        timeout = httpx2.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s
+        try:
+            response = await self._http.request(
+                method, path, json=json, data=form, params=present(params), headers=headers, timeout=timeout
+            )
+        except httpx2.TransportError as error:
+            raise unreachable(self.url, error) from error
+        if response.is_success or response.status_code == 304:
+            return response
+        raise problem_of(response)
+
+    def _pause(self, error: Problem | Unreachable, again: bool, tried: int, elapsed_s: float) -> float | None:
+        sent = not isinstance(error.__cause__, NOT_SENT)
+        temporary = error.temporary if isinstance(error, Problem) else True
+        if not temporary or (sent and not again):
+            return None
+        hint = error.retry_after_s if isinstance(error, Problem) else None
+        return pause_before_next(
+            self.pace.patience, tried=tried, elapsed_s=elapsed_s, chance=self.pace.chance(), retry_after_s=hint
+        )
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, *, params: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None,
+        read_timeout_s: float | None = 60.0,
+    ) -> AsyncIterator[httpx2.Response]:  # fmt: skip
+        """An open answer to read from, sent once. Raises as `request`; also while it is read."""
+        timeout = httpx2.Timeout(30.0, read=read_timeout_s)
+        try:
+            async with self._http.stream(
+                "GET", path, params=present(params), headers=headers, timeout=timeout
+            ) as response:
+                if not response.is_success:
+                    await response.aread()
+                    raise problem_of(response)
+                yield response
+        except httpx2.TransportError as error:
+            raise unreachable(self.url, error) from error
+
+
+def json_of(response: httpx2.Response) -> Json:
+    """The JSON object of an answer. Raises NotUnderstood when it is something else."""
+    try:
+        body = response.json()
+    except ValueError as error:
+        raise NotUnderstood(_stranger(response)) from error
+    if not isinstance(body, dict):
+        raise NotUnderstood(_stranger(response))
+    return body
+
+
+def present(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Parameters without those that are None or empty."""
+    return {name: value for name, value in (params or {}).items() if value is not None and value != []} or None
+
+
+def unreachable(url: str, error: httpx2.TransportError) -> Unreachable:
+    why = str(error) or type(error).__name__
+    if isinstance(error, httpx2.TimeoutException):
+        why = "no answer in time"
+    return Unreachable(url, why)
+
+
+def problem_of(response: httpx2.Response) -> Problem:
+    """A refusal as a Problem; answers that are no problem document (proxies) get one made from their status."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        body = {"title": response.reason_phrase, "detail": _stranger(response)}
+    return problem_from(response.status_code, body, _seconds(response.headers.get("retry-after")))
+
+
+def problem_from(status: int, body: Json, retry_after_s: float | None = None) -> Problem:
+    """A problem document as a Problem."""
+    faults = [
+        Fault(str(item.get("pointer", "")), str(item.get("detail", "")), str(item.get("hint") or ""))
+        for item in body.get("errors") or ()
+    ]
+    return Problem(
+        status, type=str(body.get("type", "about:blank")), title=str(body.get("title", "")),
+        detail=str(body.get("detail", "")), code=str(body.get("code", "")), errors=faults,
+        retry_after_s=retry_after_s, members=body,
+    )  # fmt: skip
+
+
+def _stranger(response: httpx2.Response) -> str:
+    return f"HTTP {response.status_code} from {response.request.url}, which is not an answer of a Serai gateway"
+
+
+def _seconds(value: str | None) -> float | None:
+    """Retry-After in seconds; its date form is not used by the platform and is ignored."""
+    try:
+        return max(0.0, float(value)) if value else None
+    except ValueError:
+        return None

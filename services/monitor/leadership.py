@@ -1,0 +1,66 @@
+"""One copy of the monitor watches; the others answer questions and stand by. A lease in the store says which.
+
+Every transaction of the leader's loops calls `check`: a deposed leader cannot write, however late it wakes.
+"""
+
+import asyncio
+
+from sqlalchemy import Connection
+
+from shared.adapters.leases import check_lease
+from shared.errors import Conflict, Unavailable
+from shared.ports import Clock, Lease, Store
+from shared.runtime import logs
+
+LEASE = "monitor.watching"
+
+log = logs.get("monitor.leadership")
+
+
+class Leadership:
+    """Keeps the lease for as long as `run` runs."""
+
+    def __init__(self, store: Store, clock: Clock, *, holder: str, ttl_s: float) -> None:
+        self._store = store
+        self._clock = clock
+        self._holder = holder
+        self._ttl_s = ttl_s
+        self._lease: Lease | None = None
+        self._held = asyncio.Event()
+
+    async def run(self) -> None:
+        """Take the lease when it is free, and renew it in time; for ever. Raises Unavailable with the store."""
+        try:
+            while True:
+                self._note(await self._store.acquire_lease(LEASE, self._holder, self._ttl_s, self._clock()))
+                await asyncio.sleep(self._ttl_s / 3)
+        finally:
+            self._note(None)
+
+    async def held(self) -> None:
+        """Return once this copy leads."""
+        await self._held.wait()
+
+    def check(self, connection: Connection) -> None:
+        """Raise Unavailable unless this copy still leads; call it in every transaction of a leader's loop."""
+        if self._lease is None:
+            raise Unavailable("another copy of the monitor leads", code="lease_lost")
+        try:
+            check_lease(connection, self._lease)
+        except Conflict as lost:
+            raise Unavailable(lost.what, code="lease_lost") from lost
+
+    async def give_back(self) -> None:
+        """Let another copy take over at once."""
+        if self._lease is not None:
+            await self._store.release_lease(self._lease)
+            self._note(None)
+
+    def _note(self, lease: Lease | None) -> None:
+        if (lease is None) != (self._lease is None):
+            log.info("leading" if lease else "standing_by", holder=self._holder)
+        self._lease = lease
+        if lease is None:
+            self._held.clear()
+        else:
+            self._held.set()

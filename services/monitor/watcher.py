@@ -1,0 +1,204 @@
+"""Watches one Nomad cluster: reads and folds its event stream without pause, and lists where that is not enough.
+
+A task of its own reads lines into a queue, so that nothing waits between two reads; another one folds what has
+queued up in one transaction. The subscription is opened before a listing is made: what the listing does not show yet,
+the stream brings. Raises Unavailable when the stream ends; the supervisor starts it again.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import aclosing
+from typing import Any, TypeVar, cast
+
+from services.monitor import store, watching
+from services.monitor.folding import Folding
+from services.monitor.leadership import Leadership
+from services.monitor.reconciling import Listed, Reconciler
+from services.monitor.settings import MonitorSettings
+from services.monitor.site_health import Sign
+from services.monitor.sites import SiteBook, SiteDesk
+from services.monitor.watching import Resumed
+from shared.engine import Heartbeat, Line, NodeSeen
+from shared.errors import Misconfigured, Refused, SeraiError, Unavailable
+from shared.ports import EngineWatch, Store
+from shared.runtime import logs
+
+log = logs.get("monitor.watcher")
+
+E = TypeVar("E", bound=SeraiError)
+
+_AHEAD = 4096
+"""Lines parsed ahead of the folding; beyond it the adapter's own buffer (in bytes) takes over."""
+
+
+class Resubscribe(Exception):
+    """The namespaces changed: the stream must be opened anew to have the new ones."""
+
+
+class Watcher:
+    """One cluster, while this copy leads."""
+
+    def __init__(
+        self,
+        cluster: str,
+        watch: EngineWatch,
+        store: Store,
+        folding: Folding,
+        reconciler: Reconciler,
+        desk: SiteDesk,
+        book: SiteBook,
+        leadership: Leadership,
+        settings: MonitorSettings,
+        rng: random.Random,
+    ) -> None:
+        self._cluster = cluster
+        self._watch = watch
+        self._store = store
+        self._folding = folding
+        self._reconciler = reconciler
+        self._desk = desk
+        self._book = book
+        self._leadership = leadership
+        self._settings = settings
+        self._rng = rng
+        self._position = 0
+        self._stored = 0
+        self._believed = False
+        self._verdict = Resumed.SAME
+        self._namespaces: tuple[str, ...] = ()
+
+    async def run(self) -> None:
+        """Watch; for ever. Raises Unavailable when the cluster or the store is away."""
+        await self._leadership.held()
+        await self._book.ready()
+        while True:
+            try:
+                await self._subscribe()
+            except* Resubscribe:
+                log.info("namespaces_changed", cluster=self._cluster, namespaces=self._namespaces)
+            except* Misconfigured as wrong:
+                culprit = _first(wrong)
+                await self._desk.sign(Sign.UNBELIEVABLE, culprit.what)
+                raise Unavailable(culprit.what, code=culprit.code) from wrong
+            except* Refused as refused:
+                raise Unavailable(f"cluster {self._cluster} refuses: {_first(refused).what}") from refused
+
+    async def _subscribe(self) -> None:
+        """One subscription: read, fold, list when due; until it ends."""
+        self._stored = self._position = await self._store.read(lambda c: store.checkpoint(c, self._cluster))
+        stream = cast("AsyncGenerator[Line | Heartbeat]", self._watch.stream(self._position))
+        async with aclosing(stream):
+            await anext(stream)
+            log.info("subscribed", cluster=self._cluster, index=self._position)
+            queue: asyncio.Queue[Line | Listed] = asyncio.Queue(_AHEAD)
+            first: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            async with asyncio.TaskGroup() as group:
+                self._spawn(group, "read", self._read(stream, queue, first))
+                self._spawn(group, "fold", self._fold(queue))
+                self._spawn(group, "list", self._list(queue, first, self._position))
+                self._spawn(group, "doubts", self._reconciler.resolve())
+                self._spawn(group, "strays", self._reconciler.ask_about_strays())
+
+    def _spawn(self, group: asyncio.TaskGroup, what: str, body: Awaitable[None]) -> None:
+        group.create_task(cast("Any", body), name=f"monitor.{self._cluster}.{what}")
+
+    async def _read(
+        self,
+        stream: AsyncIterator[Line | Heartbeat],
+        queue: "asyncio.Queue[Line | Listed]",
+        first: "asyncio.Future[int]",
+    ) -> None:
+        async for item in stream:
+            if isinstance(item, Line):
+                if not first.done():
+                    first.set_result(item.index)
+                await queue.put(item)
+        raise Unavailable(f"cluster {self._cluster}: the event stream ended", code="nomad_stream")
+
+    # -- listing --------------------------------------------------------------------------------------------------
+
+    async def _list(self, queue: "asyncio.Queue[Line | Listed]", first: "asyncio.Future[int]", checkpoint: int) -> None:
+        """List when the resume leaves a doubt, then on a timer with jitter."""
+        self._verdict = await self._resumed(first, checkpoint) if checkpoint else Resumed.SAME
+        if self._believed and self._verdict is Resumed.SAME:
+            await self._pause()
+        while True:
+            await queue.put(await self._reconciler.listed())
+            await self._pause()
+
+    async def _resumed(self, first: "asyncio.Future[int]", checkpoint: int) -> Resumed:
+        try:
+            async with asyncio.timeout(self._settings.first_line_s):
+                index: int | None = await asyncio.shield(first)
+        except TimeoutError:
+            index = None
+        verdict = watching.resumed(checkpoint, index)
+        if verdict is not Resumed.SAME:
+            log.warning("gap", cluster=self._cluster, checkpoint=checkpoint, first=index, verdict=verdict)
+        return verdict
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(self._settings.relist_interval_s * (0.8 + 0.4 * self._rng.random()))
+
+    # -- folding --------------------------------------------------------------------------------------------------
+
+    async def _fold(self, queue: "asyncio.Queue[Line | Listed]") -> None:
+        while True:
+            lines, listed = await self._next(queue)
+            if lines:
+                await self._fold_lines(lines)
+            if listed is not None:
+                await self._fold_listing(listed)
+
+    async def _next(self, queue: "asyncio.Queue[Line | Listed]") -> tuple[list[Line], Listed | None]:
+        """The lines that have queued up, up to the next listing; waits for one, storing the checkpoint meanwhile."""
+        lines: list[Line] = []
+        item = await self._one(queue)
+        while isinstance(item, Line):
+            lines.append(item)
+            if len(lines) >= self._settings.fold_batch or queue.empty():
+                return lines, None
+            item = queue.get_nowait()
+        return lines, item
+
+    async def _one(self, queue: "asyncio.Queue[Line | Listed]") -> Line | Listed:
+        while self._stored != self._position:
+            try:
+                async with asyncio.timeout(self._settings.checkpoint_interval_s):
+                    return await queue.get()
+            except TimeoutError:
+                await self._store_position()
+        return await queue.get()
+
+    async def _fold_lines(self, lines: list[Line]) -> None:
+        self._position = watching.position_after(self._position, (line.index for line in lines))
+        self._desk.saw(one for line in lines for one in line.seen if isinstance(one, NodeSeen))
+        sights = [found for line in lines if (found := watching.by_attempt(line.seen))]
+        if sights:
+            self._reconciler.doubt(await self._folding.fold(sights, self._position))
+            self._stored = self._position
+
+    async def _fold_listing(self, listed: Listed) -> None:
+        listing = listed.listing
+        if watching.began_anew(self._position, self._verdict, listing):
+            log.error("cluster_began_anew", cluster=self._cluster, checkpoint=self._position, index=listing.index)
+            self._position, self._verdict = listing.index, Resumed.SAME
+            self._reconciler.forget_index()
+            await self._store_position()
+        await self._reconciler.fold(listed)
+        self._believed = True
+        self._desk.listed(listing.nodes)
+        before, self._namespaces = self._namespaces, listing.namespaces
+        if before and before != listing.namespaces:
+            self._believed = False
+            raise Resubscribe
+
+    async def _store_position(self) -> None:
+        await self._folding.fold([], self._position)
+        self._stored = self._position
+
+
+def _first(group: BaseExceptionGroup[E]) -> E:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

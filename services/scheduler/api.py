@@ -1,0 +1,192 @@
+"""What the scheduler answers over HTTP, to other services only: why, where, and events that a reader missed.
+
+A question asked for a user carries their read grant; what its owner may not see answers 404, as if it were not there.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Final
+from uuid import UUID
+
+from fastapi import Depends, FastAPI, Header, Query, Response
+from pydantic import BaseModel
+
+from services.scheduler import explaining, placement, queue_store, queueing, store
+from services.scheduler.authorising import Verifier
+from services.scheduler.known_sites import KnownSites
+from services.scheduler.placement import SiteView
+from services.scheduler.queueing import QueueKey
+from services.scheduler.records import Job
+from services.scheduler.snapshots import SiteRecord
+from shared import ids
+from shared.contracts.questions import (
+    ExplainRequest,
+    Explanation,
+    SitesAnswer,
+    SiteStatus,
+    StraysAnswer,
+    StraysRequest,
+)
+from shared.contracts.reasons import Reason, ReasonCode, because
+from shared.errors import NotFound
+from shared.ids import JobId
+from shared.job import FINAL_JOB_STATES, JobState, OnLost
+from shared.runtime.http import install_problems, internal_only
+from shared.runtime.questions import READ_GRANT_HEADER
+from shared.runtime.tokens import ReadGrant, same
+from shared.runtime.transactions import Transactions
+
+_VIEW_OWN: Final = "job.view_own"
+_VIEW_VO: Final = "job.view_vo"
+_MOST_EVENTS: Final = 1000
+
+Grant = Annotated[str, Header(alias=READ_GRANT_HEADER)]
+
+
+class Answers:
+    """The questions and where their answers come from."""
+
+    def __init__(
+        self, transactions: Transactions, sites: KnownSites, verifier: Verifier, namespaces: Mapping[str, str]
+    ) -> None:
+        self._transactions = transactions
+        self._store = transactions.store
+        self._sites = sites
+        self._verifier = verifier
+        self._namespaces = namespaces
+
+    # -- why ------------------------------------------------------------------------------------------------------
+
+    async def explain(self, asked: ExplainRequest) -> Response:
+        """Where a job would go if it were handed in now."""
+        facts = await self._store.read(queue_store.read_facts)
+        namespace = self._namespaces.get(asked.spec.vo, "default")
+        verdicts = placement.decide(asked.spec, self._sites.snapshot(facts), namespace=namespace)
+        fits = any(verdict.fits for verdict in verdicts)
+        reason = None if fits else explaining.waiting_reason(verdicts)
+        return _json(
+            Explanation(
+                state="not_submitted", summary=explaining.summary(verdicts), reason=reason, verdicts=verdicts
+            )
+        )
+
+    async def explain_job(self, job_id: UUID, serai_read_grant: Grant = "") -> Response:
+        """Why a job is where it is: where it is queued, today's verdict of each site and its place in the queue."""
+        job = await self._visible(job_id, serai_read_grant)
+        explanation = await self._explain_queued(job) if job.state is JobState.QUEUED else await self._explain(job)
+        return _json(explanation)
+
+    async def _visible(self, job_id: JobId, grant: str) -> Job:
+        asker = await self._verifier.verify_read(grant) if grant else None
+        job = await self._store.read(lambda connection: store.load(connection, job_id))
+        if job is None or (asker is not None and not _may_see(asker, job)):
+            raise NotFound(f"the scheduler knows no job {job_id}", code="not_found")
+        return job
+
+    async def _explain_queued(self, job: Job) -> Explanation:
+        key = QueueKey(queueing.precedence(job.spec.priority), job.turn, str(job.id))
+        position = await self._store.read_long(lambda connection: queue_store.position(connection, key))
+        facts = await self._store.read(queue_store.read_facts)
+        now = self._transactions.clock()
+        verdicts = placement.decide(
+            job.spec, self._sites.snapshot(facts), namespace=self._namespaces.get(job.spec.vo, "default"),
+            avoid=job.avoided(now), salt=str(job.id),
+        )  # fmt: skip
+        backing_off = job.not_before is not None and job.not_before > now
+        reason = explaining.queued_reason(job.reason, verdicts, backing_off=backing_off)
+        return Explanation(
+            state=job.state, summary=reason.message, reason=reason, verdicts=verdicts, position=position,
+            job_id=job.id,
+        )  # fmt: skip
+
+    async def _explain(self, job: Job) -> Explanation:
+        """In flight or over: its own reason, or that of its site."""
+        reason = job.reason
+        site = job.attempt.site if job.attempt else None
+        if site is not None and job.state not in FINAL_JOB_STATES:
+            known = {record.name: record for record in await self._store.read(queue_store.read_sites)}
+            away = known.get(site)
+            if away is not None and away.unreachable_since is not None:
+                reason = _site_away(job, site, away)
+        where = f" at {site}" if site else ""
+        summary = reason.message if reason else f"The job is {job.state}{where}, attempt {job.number}."
+        return Explanation(state=job.state, summary=summary, reason=reason, job_id=job.id)
+
+    # -- events and attempts --------------------------------------------------------------------------------------
+
+    async def events(
+        self, job_id: UUID, after: Annotated[int, Query(ge=0)] = 0, attempt: Annotated[int, Query(ge=0)] = 0,
+        serai_read_grant: Grant = "",
+    ) -> Response:  # fmt: skip
+        """The job's own events behind a sequence number, in order, at most 1,000."""
+        await self._visible(job_id, serai_read_grant)
+        bodies = await self._store.read(
+            lambda connection: self._transactions.events_after(connection, job_id, attempt, after, _MOST_EVENTS)
+        )
+        return Response(b'{"events":[' + b",".join(bodies) + b"]}", media_type="application/json")
+
+    async def strays(self, asked: StraysRequest) -> Response:
+        """Which of these attempts, named as at Nomad, are not the current one of a live job. Names of others are not
+        answered."""
+        named = {name: ids.attempt_of(name) for name in asked.attempts}
+        ours = {(found.job_id, found.number): name for name, found in named.items() if found is not None}
+        strays = await self._store.read(lambda connection: queue_store.not_current(connection, list(ours)))
+        return _json(StraysAnswer(strays=tuple(ours[stray] for stray in strays)))
+
+    # -- where ----------------------------------------------------------------------------------------------------
+
+    async def sites(self) -> Response:
+        """Every site as the scheduler sees it now."""
+        facts = await self._store.read(queue_store.read_facts)
+        views = self._sites.snapshot(facts).sites.values()
+        statuses = [_status(view, facts.records.get(view.site.name)) for view in views]
+        return _json(SitesAnswer(sites=tuple(sorted(statuses, key=lambda status: status.name))))
+
+
+def build(answers: Answers, service_token: str) -> FastAPI:
+    """The app: every route but health is for services of the platform only."""
+    app = FastAPI(title="Serai scheduler", docs_url=None, redoc_url=None, openapi_url=None)
+    install_problems(app)
+    services_only = [Depends(internal_only(service_token))]
+    for method, path, route in (
+        ("POST", "/internal/explain", answers.explain),
+        ("GET", "/internal/jobs/{job_id}/explain", answers.explain_job),
+        ("GET", "/internal/jobs/{job_id}/events", answers.events),
+        ("GET", "/internal/sites", answers.sites),
+        ("POST", "/internal/attempts:strays", answers.strays),
+    ):
+        app.add_api_route(path, route, methods=[method], dependencies=services_only, response_model=None)
+    return app
+
+
+def _may_see(asker: ReadGrant, job: Job) -> bool:
+    own = same(asker.principal, job.owner) and asker.may(_VIEW_OWN, job.spec.vo)
+    return own or asker.may(_VIEW_VO, job.spec.vo)
+
+
+def _site_away(job: Job, site: str, record: SiteRecord) -> Reason:
+    since = record.unreachable_since.isoformat() if record.unreachable_since else ""
+    waits = " The job waits for it, as it asked." if job.spec.on_lost is OnLost.WAIT else ""
+    message = f"{site} cannot be reached since {since}; the job was last known to be {job.state}.{waits}"
+    return because(ReasonCode.WAITING_FOR_SITE, message, site=site, since=since)
+
+
+def _status(view: SiteView, record: SiteRecord | None) -> SiteStatus:
+    site, nodes = view.site, view.nodes or ()
+    per_core = max(site.mhz_per_core, 1)
+    return SiteStatus(
+        name=site.name, country=site.country, vos=site.vos, cluster=site.cluster, health=site.health,
+        reachable=view.reachable, suspect=view.suspect, cordoned=view.cordoned is not None,
+        cordon_reason=view.cordoned or None, hardware=site.hardware, carbon_g_per_kwh=site.carbon_g_per_kwh,
+        cost_per_core_hour=site.cost_per_core_hour, capacity=record.capacity if record else None,
+        cores_total=round(sum(node.cpu_mhz for node in nodes) / per_core, 2),
+        cores_free=round(sum(max(node.cpu_free, 0) for node in nodes) / per_core, 2),
+        memory_mib_total=sum(node.memory_mib for node in nodes),
+        memory_mib_free=sum(max(node.memory_free, 0) for node in nodes),
+        gpus_total=sum(gpu.count for node in nodes for gpu in node.gpus),
+        gpus_free=sum(gpu.count for node in nodes for gpu in node.gpus_free),
+        attempts=view.attempts, observed_at=record.observed_at if record else None,
+    )  # fmt: skip
+
+
+def _json(answer: BaseModel) -> Response:
+    return Response(answer.model_dump_json(), media_type="application/json")

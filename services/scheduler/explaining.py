@@ -1,0 +1,59 @@
+"""Why a job waits, in one closed code and one sentence, from the verdicts of placement. Pure."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from shared.contracts.reasons import Reason, ReasonCode, Verdict, VerdictCode, because
+
+BUSY: Final = frozenset(
+    {VerdictCode.CPU_BUSY, VerdictCode.MEMORY_BUSY, VerdictCode.DISK_BUSY, VerdictCode.GPUS_BUSY,
+     VerdictCode.NO_ROOM_ON_ONE_NODE, VerdictCode.TRIED_BEFORE}
+)  # fmt: skip
+"""Only with `can_change`: the site would do if it were empty."""
+
+
+def waiting_reason(verdicts: Sequence[Verdict]) -> Reason:
+    """Why nothing fits now: no room, sites that are away, or nothing that could ever run it. Not for a fit."""
+    busy = [verdict for verdict in verdicts if verdict.can_change and verdict.code in BUSY]
+    away = [verdict for verdict in verdicts if verdict.can_change and verdict.code not in BUSY]
+    if busy:
+        return because(ReasonCode.WAITING_FOR_ROOM, sites_full=len(busy), sites=len(verdicts))
+    if away:
+        causes = " ".join(verdict.message for verdict in away[:3])
+        message = f"The sites that could run the job are not available at the moment. {causes}"
+        return because(ReasonCode.WAITING_FOR_SITE, message, sites_away=len(away), sites=len(verdicts))
+    return because(ReasonCode.NO_SITE_FITS, _why_none(verdicts), sites=len(verdicts))
+
+
+def refused_everywhere(verdicts: Sequence[Verdict]) -> Reason | None:
+    """The reason to give up: some site refused the job as it is written, and no other one could take it."""
+    refusals = [verdict for verdict in verdicts if verdict.code is VerdictCode.REFUSED_BY_SITE]
+    if not refusals or any(verdict.fits or verdict.can_change for verdict in verdicts):
+        return None
+    return because(ReasonCode.REFUSED_BY_SITE, f"{refusals[0].message} No other site can take it.")
+
+
+def summary(verdicts: Sequence[Verdict]) -> str:
+    """One sentence for a job that would be placed now, or the reason why it would not."""
+    fitting = [verdict.site for verdict in verdicts if verdict.fits]
+    if not fitting:
+        return waiting_reason(verdicts).message
+    others = f" ({len(fitting) - 1} more would do)" if len(fitting) > 1 else ""
+    return f"It would go to {fitting[0]} now{others}."
+
+
+def _why_none(verdicts: Sequence[Verdict]) -> str:
+    if not verdicts:
+        return "The platform has no sites at the moment."
+    advice = next((f" Advice: {verdict.advice}." for verdict in verdicts if verdict.advice), "")
+    causes = " ".join(verdict.message for verdict in verdicts[:3])
+    return f"No site can run the job as it is asked for. {causes}{advice}"
+
+
+def queued_reason(told: Reason | None, verdicts: Sequence[Verdict], *, backing_off: bool) -> Reason:
+    """Why a queued job is still queued: its own pause or auth, else today's verdicts, else its turn."""
+    if told is not None and (backing_off or told.code is ReasonCode.WAITING_FOR_AUTHORISATION):
+        return told
+    if any(verdict.fits for verdict in verdicts):
+        return because(ReasonCode.WAITING_TO_BE_PLACED)
+    return waiting_reason(verdicts)

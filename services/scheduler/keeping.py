@@ -1,0 +1,135 @@
+"""Carrying out decisions: saves the job, publishes its events, keeps the owed calls, records the spans.
+
+The one shell around `jobs.decide`, used by message handlers and the leader's loops inside their transactions. Decides
+nothing itself.
+"""
+
+import random
+
+from services.scheduler import jobs, queue_store, queueing, store
+from services.scheduler.deadlines import Graces
+from services.scheduler.decisions import (
+    Call,
+    Decision,
+    Drop,
+    Effect,
+    Finished,
+    Input,
+    Owe,
+    Phase,
+    StopStray,
+    StrayEnded,
+    Tell,
+)
+from services.scheduler.jobs import Rules
+from services.scheduler.records import Job, Standing
+from services.scheduler.wakes import Wakes
+from shared.contracts.commands import SubmitJob
+from shared.contracts.reasons import Reason
+from shared.ids import JobId
+from shared.job import FINAL_JOB_STATES, JobState
+from shared.runtime import logs
+from shared.runtime.telemetry import Tracer
+from shared.runtime.transactions import Unit
+
+log = logs.get("scheduler.keeping")
+
+
+class Keeper:
+    """Turns decisions into rows and messages."""
+
+    def __init__(self, rules: Rules, graces: Graces, tracer: Tracer, wakes: Wakes, rng: random.Random) -> None:
+        self.graces = graces
+        self.wakes = wakes
+        self._rules = rules
+        self._tracer = tracer
+        self._rng = rng
+
+    def accept(self, unit: Unit, command: SubmitJob) -> Job:
+        """A new job enters the queue."""
+        precedence = queueing.precedence(command.spec.priority)
+        turn = queue_store.next_turn(unit.connection, precedence, command.owner)
+        return self._insert(unit, jobs.submitted(command, turn, unit.now))
+
+    def reject(self, unit: Unit, command: SubmitJob, reason: Reason) -> Job:
+        """A new job that may not run, kept with its end."""
+        return self._insert(unit, jobs.rejected(command, reason, unit.now))
+
+    def tell(self, unit: Unit, job: Job, told: Input) -> Job:
+        """Decide what follows from `told` and carry it out. Raises `store.Raced` when the job has changed."""
+        decision = jobs.decide(job, told, unit.now, self._rules, self._rng.random())
+        if decision.job != job:
+            store.save(unit.connection, job, decision.job, self.graces)
+        for effect in decision.effects:
+            self._carry_out(unit, decision.job, effect)
+        self._wake(unit, job, decision.job)
+        return decision.job
+
+    def _insert(self, unit: Unit, decision: Decision) -> Job:
+        store.insert_job(unit.connection, decision.job, self.graces)
+        for effect in decision.effects:
+            self._carry_out(unit, decision.job, effect)
+        unit.after_commit(self.wakes.queue.set)
+        loaded = store.load(unit.connection, decision.job.id)
+        assert loaded is not None
+        return loaded
+
+    def _carry_out(self, unit: Unit, job: Job, effect: Effect) -> None:
+        match effect:
+            case Tell(event):
+                unit.emit(event)
+            case Owe(call, number):
+                assert job.attempt is not None
+                store.owe(
+                    unit.connection, job.id, number, call, cluster=job.attempt.cluster,
+                    namespace=job.attempt.namespace, now=unit.now,
+                )  # fmt: skip
+                unit.after_commit(self.wakes.calls.set)
+            case Drop(call, number):
+                store.drop_owed(unit.connection, job.id, number, call)
+            case StopStray():
+                self.stop_stray(unit, job.id, effect)
+            case StrayEnded(number):
+                self._stray_ended(unit, job, number)
+            case Phase() | Finished():
+                unit.after_commit(lambda: self._span(job, effect))
+
+    def stop_stray(self, unit: Unit, job_id: JobId, stray: StopStray) -> None:
+        """Owe the stop of an attempt that is not current, unless it ended after the sight of it."""
+        found = store.attempt(unit.connection, job_id, stray.number)
+        if found is None or (found.standing is Standing.ENDED and stray.sequence <= found.seen):
+            return
+        log.warning("stray", job_id=str(job_id), attempt=stray.number, site=found.site, cause=unit.cause)
+        store.set_standing(unit.connection, job_id, stray.number, Standing.ABANDONED, unit.now)
+        store.owe(
+            unit.connection, job_id, stray.number, Call.CLOSE, cluster=found.cluster, namespace=found.namespace,
+            now=unit.now,
+        )  # fmt: skip
+        unit.after_commit(self.wakes.calls.set)
+
+    def _stray_ended(self, unit: Unit, job: Job, number: int) -> None:
+        store.drop_owed(unit.connection, job.id, number, Call.CLOSE)
+        store.set_standing(unit.connection, job.id, number, Standing.ENDED, unit.now)
+        unit.after_commit(self.wakes.room)
+
+    def _wake(self, unit: Unit, before: Job, after: Job) -> None:
+        if after.state is JobState.QUEUED and before.state is not JobState.QUEUED:
+            unit.after_commit(self.wakes.queue.set)
+        if before.attempt is not None and before.attempt.standing is not Standing.ENDED:
+            freed = after.attempt is not None and after.attempt.standing is Standing.ENDED
+            if freed or after.state in FINAL_JOB_STATES:
+                unit.after_commit(self.wakes.room)
+
+    def _span(self, job: Job, ended: Phase | Finished) -> None:
+        if isinstance(ended, Finished):
+            attributes = {"serai.vo": job.spec.vo, "serai.state": job.state.value, "serai.attempts": job.number}
+            error = job.reason.message if job.reason and job.state is JobState.FAILED else ""
+            self._tracer.record_root(
+                "job", job_id=job.id, start=ended.start, end=ended.end, attributes=attributes, error=error
+            )
+            return
+        site = {"serai.site": ended.site} if ended.site else {}
+        self._tracer.record(
+            f"job.{ended.name}", job_id=job.id, start=ended.start, end=ended.end,
+            attributes={"serai.attempt": ended.attempt, **site},
+        )  # fmt: skip

@@ -1,0 +1,13 @@
+"""Jobs, attempts, owed calls, sites, cordons, early cancels; and the runtime's tables."""
+
+from alembic import op
+
+from services.scheduler import store
+from shared.adapters.migrating import create_tables
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    create_tables(op.get_bind(), *store.TABLES, *store.runtime.all)

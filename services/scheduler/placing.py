@@ -1,0 +1,211 @@
+"""The leader's loop over the queue: takes rounds of placing as long as they come to something, then waits.
+
+Woken by new jobs, freed room, changes of sites, and a timer. What fitted nowhere is remembered by shape and not looked
+at again until something changed, and then not more often than `recheck_s`. `rounds.plan` decides; this module reads,
+asks auth, and writes each batch in one transaction.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from sqlalchemy import Connection
+
+from services.scheduler import queue_store, rounds, store
+from services.scheduler.authorising import Authorising
+from services.scheduler.decisions import GaveUp, Input, Placed, Refusal, Waits
+from services.scheduler.keeping import Keeper
+from services.scheduler.known_sites import KnownSites
+from services.scheduler.leading import Leader
+from services.scheduler.queue_store import Waiting
+from services.scheduler.queueing import QueueKey
+from services.scheduler.records import Job
+from services.scheduler.rounds import Choice, Plan
+from shared.contracts.reasons import Reason, ReasonCode, because
+from shared.ports import Clock, Store
+from shared.runtime import logs
+from shared.runtime.transactions import Unit
+
+log = logs.get("scheduler.placing")
+
+_PAGE: Final = 128
+_PAGES: Final = 16
+_MOST_SHAPES: Final = 2000
+_PLANNINGS: Final = 6
+_TOLD_AT_ONCE: Final = 200
+_SHAPES_TOLD: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """See the settings of the same names; seconds. `held_s`: a job that waits for something of its own (policy) is
+    not looked at again within it; `auth_pause_s` the same while auth is away.
+    """
+
+    tick_s: float = 1.0
+    recheck_s: float = 0.1
+    tell_after_s: float = 1.0
+    retell_after_s: float = 30.0
+    batch: int = 64
+    auth_pause_s: float = 2.0
+    held_s: float = 60.0
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What this leader knows of the queue from its last rounds; lost with it, and found again."""
+
+    stuck: dict[str, Reason] = field(default_factory=dict)
+    cleared_at: float = 0.0
+    told_at: float = 0.0
+    whole: bool = True
+    """The last look at the queue reached its end."""
+
+
+class Placer:
+    """Places queued jobs while its copy of the service leads."""
+
+    def __init__(
+        self, data: Store, leader: Leader, keeper: Keeper, sites: KnownSites, authorising: Authorising, clock: Clock,
+        rng: random.Random, namespace_of: Callable[[str], str], pace: Pace,
+    ) -> None:  # fmt: skip
+        self._store = data
+        self._leader = leader
+        self._keeper = keeper
+        self._sites = sites
+        self._authorising = authorising
+        self._clock = clock
+        self._rng = rng
+        self._namespace_of = namespace_of
+        self._pace = pace
+        self._memory = _Memory()
+
+    async def run(self) -> None:
+        """Place for ever."""
+        self._memory = _Memory()
+        while True:
+            self._forget_stuck()
+            while await self.round():
+                self._forget_stuck()
+            await self._tell_waiting()
+            await self._keeper.wakes.queue.wait(self._patience_s())
+
+    async def round(self) -> int:
+        """Look through the queue once, up to one batch; how many jobs moved."""
+        after: QueueKey | None = None
+        for _ in range(_PAGES):
+            page = await self._page(after)
+            moved = await self._place(page) if page else 0
+            self._memory.whole = len(page) < _PAGE and not moved
+            if moved or len(page) < _PAGE:
+                return moved
+            after = page[-1].key
+        return 0
+
+    async def _page(self, after: QueueKey | None) -> list[Waiting]:
+        without, now = list(self._memory.stuck)[:_MOST_SHAPES], self._clock()
+        return await self._store.read(
+            lambda connection: queue_store.page(connection, now, after=after, without=without, most=_PAGE)
+        )
+
+    async def _place(self, page: list[Waiting]) -> int:
+        made = await self._plan([(waiting.job, waiting.shape) for waiting in page])
+        self._memory.stuck.update(made.stuck)
+        told = self._inputs(made)
+        if not told:
+            return 0
+        return await self._leader.run(lambda unit: self._tell_all(unit, told), cause=f"placing/{self._leader.fence}")
+
+    async def _plan(self, free: list[tuple[Job, str]]) -> Plan:
+        """Plan, ask auth what the plan needs to know, plan again. What stays unknown waits for the next round."""
+        facts = await self._store.read(queue_store.read_facts)
+        snapshot, now, answers = self._sites.snapshot(facts), self._clock(), self._authorising.answers()
+        for _ in range(_PLANNINGS):
+            made = rounds.plan(
+                free, snapshot, answers, now, namespace_of=self._namespace_of, most=self._pace.batch
+            )
+            if not made.questions:
+                return made
+            answers |= await self._authorising.ask(made.questions)
+        return Plan(snapshot)
+
+    def _inputs(self, made: Plan) -> list[tuple[Job, Input]]:
+        told: list[tuple[Job, Input]] = [(choice.job, self._placed(choice)) for choice in made.choices]
+        told += [(job, GaveUp(reason, verdicts)) for job, reason, verdicts in made.hopeless]
+        told += [
+            (job, Refusal(because(ReasonCode.NOT_AUTHORISED, f"The owner may not run this job any more: {why}")))
+            for job, why in made.forbidden
+        ]
+        now = self._clock()
+        for job, reason in made.waits:
+            away = reason.code is ReasonCode.WAITING_FOR_AUTHORISATION
+            pause_s = self._pace.auth_pause_s if away else self._pace.held_s
+            told.append((job, Waits(reason, until=now + timedelta(seconds=pause_s))))
+        return told
+
+    def _placed(self, choice: Choice) -> Placed:
+        site = self._sites.by_name[choice.site]
+        return Placed(
+            site=site.name, cluster=site.cluster, namespace=self._namespace_of(choice.job.spec.vo),
+            nonce=f"{self._rng.getrandbits(128):032x}", fence=self._leader.fence, need=choice.need,
+            receipt=choice.receipt,
+        )  # fmt: skip
+
+    def _tell_all(self, unit: Unit, told: list[tuple[Job, Input]]) -> int:
+        """Each by compare-and-set: a job that was changed meanwhile (cancelled, say) is left for the next round."""
+        moved = 0
+        for job, what in told:
+            try:
+                self._keeper.tell(unit, job, what)
+            except store.Raced:
+                log.info("overtaken", job_id=str(job.id))
+            else:
+                moved += not isinstance(what, Waits)
+        return moved
+
+    # -- telling why jobs wait ------------------------------------------------------------------------------------
+
+    async def _tell_waiting(self) -> None:
+        """Tell jobs that are stuck why, once they have waited a little, and again when the reason is another."""
+        if self._now_s() - self._memory.told_at < self._pace.tick_s or not self._memory.stuck:
+            return
+        self._memory.told_at = self._now_s()
+        stuck = dict(self._memory.stuck)
+        waiting = await self._store.read(lambda connection: self._to_tell(connection, stuck))
+        told: list[tuple[Job, Input]] = [(one.job, Waits(stuck[one.shape])) for one in waiting if one.shape in stuck]
+        if told:
+            await self._leader.run(lambda unit: self._tell_all(unit, told), cause="placing/waiting")
+
+    def _to_tell(self, connection: Connection, stuck: dict[str, Reason]) -> list[Waiting]:
+        now = self._clock()
+        first = now - timedelta(seconds=self._pace.tell_after_s)
+        again = now - timedelta(seconds=self._pace.retell_after_s)
+        waiting = queue_store.untold(connection, now, first, _TOLD_AT_ONCE)
+        for shape in self._rng.sample(sorted(stuck), min(_SHAPES_TOLD, len(stuck))):
+            waiting += queue_store.told_otherwise(connection, shape, stuck[shape].code, again, _TOLD_AT_ONCE)
+        return waiting
+
+    # -- pace -----------------------------------------------------------------------------------------------------
+
+    def _forget_stuck(self) -> None:
+        """When room changed, and on every tick, everything is looked at again; but not before a whole look is done."""
+        wakes, now_s = self._keeper.wakes, self._now_s()
+        since = now_s - self._memory.cleared_at
+        due = since >= self._pace.tick_s or (wakes.room_changed and since >= self._pace.recheck_s)
+        if due and self._memory.whole:
+            wakes.room_changed = False
+            self._memory.cleared_at = now_s
+            self._memory.stuck.clear()
+
+    def _patience_s(self) -> float:
+        """How long to wait for a wake: less when changed room waits for its turn to be looked at."""
+        if self._keeper.wakes.room_changed and self._memory.stuck:
+            since = self._now_s() - self._memory.cleared_at
+            return max(0.001, self._pace.recheck_s - since)
+        return self._pace.tick_s if self._memory.whole else 0.001
+
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time()

@@ -1,0 +1,214 @@
+"""The statements on the queue and on the sites: what a round of placing, a sweep and the questions read."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, delete, func, select, tuple_, update
+
+from services.scheduler import rows
+from services.scheduler.queueing import QueueKey, turn_of
+from services.scheduler.records import Job, Standing
+from services.scheduler.snapshots import Facts, SiteRecord, Usage
+from services.scheduler.store import WITH_ATTEMPT
+from services.scheduler.tables import attempts, cancels_waiting, cordons, jobs, owed, runtime, sites
+from shared.contracts.commands import Principal
+from shared.contracts.reasons import ReasonCode
+from shared.ids import JobId
+from shared.job import JobState
+from shared.runtime.clock import micros
+from shared.site import SiteCapacity
+
+QUEUED: Final = JobState.QUEUED.value
+WAITING_CODES: Final = frozenset(
+    {ReasonCode.WAITING_FOR_ROOM, ReasonCode.NO_SITE_FITS, ReasonCode.WAITING_FOR_SITE,
+     ReasonCode.WAITING_FOR_AUTHORISATION}
+)  # fmt: skip
+"""Reasons that say why a job is not placed; under any other one a queued job has not been told why yet."""
+
+_UNTOLD: Final = [code.value for code in ReasonCode if code not in WAITING_CODES]
+_HOLDS_ROOM: Final = [standing.value for standing in Standing if standing is not Standing.ENDED]
+_CURRENT: Final = [Standing.OPEN.value, Standing.CLOSING.value]
+_KEY: Final = (jobs.c.precedence, jobs.c.turn, jobs.c.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A queued job with its place and shape."""
+
+    job: Job
+    key: QueueKey
+    shape: str
+
+
+# -- the queue ----------------------------------------------------------------------------------------------------
+
+
+def next_turn(connection: Connection, precedence: int, owner: Principal) -> int:
+    """The turn of a new job of this owner."""
+    first = connection.execute(_FIRST_TURN, {"of_precedence": precedence}).scalar()
+    if first is None:
+        return turn_of(None, None)
+    last = connection.execute(
+        _LAST_OWN, {"of_precedence": precedence, "of_issuer": owner.issuer, "of_subject": owner.subject}
+    ).scalar()
+    return turn_of(first, last)
+
+
+_FIRST_TURN: Final = select(func.min(jobs.c.turn)).where(
+    jobs.c.state == QUEUED, jobs.c.precedence == bindparam("of_precedence")
+)
+_LAST_OWN: Final = select(func.max(jobs.c.turn)).where(
+    jobs.c.state == QUEUED,
+    jobs.c.precedence == bindparam("of_precedence"),
+    jobs.c.owner_subject == bindparam("of_subject"),
+    jobs.c.owner_issuer == bindparam("of_issuer"),
+)
+
+
+def page(
+    connection: Connection, now: datetime, *, after: QueueKey | None, without: Iterable[str], most: int
+) -> list[Waiting]:
+    """The queue in order, behind `after`, leaving out back-offs and the shapes in `without`."""
+    query = WITH_ATTEMPT.where(jobs.c.state == QUEUED, jobs.c.not_before <= micros(now))
+    shapes = list(without)
+    if shapes:
+        query = query.where(jobs.c.shape.not_in(shapes))
+    if after is not None:
+        query = query.where(tuple_(*_KEY) > tuple_(*after))
+    found = connection.execute(query.order_by(*_KEY).limit(most)).mappings()
+    return [_waiting(row) for row in found]
+
+
+def untold(connection: Connection, now: datetime, before: datetime, most: int) -> list[Waiting]:
+    """Queued jobs whose last event is older than `before` and does not say why they are not placed now."""
+    where = (
+        jobs.c.state == QUEUED, jobs.c.reason_code.in_(_UNTOLD), jobs.c.told_at <= micros(before),
+        jobs.c.not_before <= micros(now),
+    )  # fmt: skip
+    found = connection.execute(WITH_ATTEMPT.where(*where).limit(most)).mappings()
+    return [_waiting(row) for row in found]
+
+
+def told_otherwise(connection: Connection, shape: str, code: ReasonCode, before: datetime, most: int) -> list[Waiting]:
+    """Queued jobs of a shape that were told before `before` that they wait for something else than `code`."""
+    others = [other.value for other in WAITING_CODES if other is not code]
+    where = (
+        jobs.c.state == QUEUED, jobs.c.shape == shape, jobs.c.reason_code.in_(others),
+        jobs.c.told_at <= micros(before),
+    )  # fmt: skip
+    found = connection.execute(WITH_ATTEMPT.where(*where).limit(most)).mappings()
+    return [_waiting(row) for row in found]
+
+
+def position(connection: Connection, key: QueueKey) -> int:
+    """How many queued jobs are served before this one."""
+    where = (jobs.c.state == QUEUED, tuple_(*_KEY) < tuple_(*key))
+    return connection.execute(select(func.count()).select_from(jobs).where(*where)).scalar() or 0
+
+
+def _waiting(row: rows.Row) -> Waiting:
+    return Waiting(rows.job_of(row), QueueKey(row["precedence"], row["turn"], row["id"]), row["shape"])
+
+
+# -- what is due --------------------------------------------------------------------------------------------------
+
+
+def due_jobs(connection: Connection, now: datetime, most: int) -> list[Job]:
+    """Jobs that want to be looked at, longest due first."""
+    query = WITH_ATTEMPT.where(jobs.c.due_at <= micros(now)).order_by(jobs.c.due_at).limit(most)
+    return [rows.job_of(row) for row in connection.execute(query).mappings()]
+
+
+def look_again(connection: Connection, job_id: JobId, at: datetime) -> None:
+    """Look at the job again then; its deadline has passed, but cannot be believed yet."""
+    connection.execute(update(jobs).where(jobs.c.id == str(job_id)).values(due_at=micros(at)))
+
+
+def current_at(connection: Connection, site: str, after: str, most: int) -> list[Job]:
+    """Jobs behind the id `after`, by id, whose current attempt is at a site."""
+    query = WITH_ATTEMPT.where(
+        attempts.c.standing.in_(_CURRENT), attempts.c.site == site, jobs.c.id > after,
+        jobs.c.state != JobState.CANCELLING.value,
+    )  # fmt: skip
+    return [rows.job_of(row) for row in connection.execute(query.order_by(jobs.c.id).limit(most)).mappings()]
+
+
+# -- the sites ----------------------------------------------------------------------------------------------------
+
+
+def read_facts(connection: Connection) -> Facts:
+    """Everything that our records say of the sites now."""
+    return Facts(
+        records={record.name: record for record in read_sites(connection)},
+        cordons=read_cordons(connection),
+        usage=read_usage(connection),
+    )
+
+
+def read_sites(connection: Connection) -> list[SiteRecord]:
+    return [
+        SiteRecord(
+            name=row.name, capacity=_capacity(row.capacity) if row.capacity else None,
+            observed_at=rows.maybe_moment(row.observed_at),
+            unreachable_since=rows.maybe_moment(row.unreachable_since), suspect=bool(row.suspect),
+            critical_since=rows.maybe_moment(row.critical_since),
+        )
+        for row in connection.execute(select(sites))
+    ]  # fmt: skip
+
+
+def read_cordons(connection: Connection) -> dict[str, str]:
+    return {row.site: row.reason for row in connection.execute(select(cordons))}
+
+
+_USED = (attempts.c.site, attempts.c.node, attempts.c.cpu_mhz, attempts.c.memory_mib, attempts.c.disk_mib,
+         attempts.c.gpus, attempts.c.gpu_model)  # fmt: skip
+_USAGE: Final = (
+    select(*_USED, func.count().label("count")).where(attempts.c.standing.in_(_HOLDS_ROOM)).group_by(*_USED)
+)
+
+
+def read_usage(connection: Connection) -> tuple[Usage, ...]:
+    """The room that our attempts take, alike ones together."""
+    found = connection.execute(_USAGE).mappings()
+    return tuple(Usage(row["site"], row["node"], rows.need_of(row), row["count"]) for row in found)
+
+
+@lru_cache(maxsize=256)
+def _capacity(text: str) -> SiteCapacity:
+    return SiteCapacity.model_validate_json(text)
+
+
+def not_current(connection: Connection, named: Sequence[tuple[JobId, int]]) -> list[tuple[JobId, int]]:
+    """Which of these attempts are not the current one of a live job."""
+    ids = list({str(job_id) for job_id, _ in named})
+    query = select(jobs.c.id, attempts.c.number).join(
+        attempts, (attempts.c.job_id == jobs.c.id) & (attempts.c.number == jobs.c.attempt)
+    )
+    found = connection.execute(query.where(jobs.c.id.in_(ids), attempts.c.standing.in_(_CURRENT)))
+    current = {(UUID(row.id), row.number) for row in found}
+    return [name for name in named if name not in current]
+
+
+# -- house-keeping ------------------------------------------------------------------------------------------------
+
+
+def forget_jobs(connection: Connection, ended_before: datetime, most: int) -> int:
+    """Delete jobs that ended before then, with their attempts, events and owed calls; how many."""
+    query = select(jobs.c.id).where(jobs.c.ended_at < micros(ended_before)).limit(most)
+    gone = list(connection.execute(query).scalars())
+    if gone:
+        outbox = runtime.outbox
+        for column in (attempts.c.job_id, owed.c.job_id, outbox.c.job_id, jobs.c.id):
+            connection.execute(delete(column.table).where(column.in_(gone)))
+    return len(gone)
+
+
+def forget_seen(connection: Connection, before: datetime) -> None:
+    """Delete inbox ids, and cancels whose job never came, from before then."""
+    connection.execute(delete(runtime.inbox).where(runtime.inbox.c.received_at < micros(before)))
+    connection.execute(delete(cancels_waiting).where(cancels_waiting.c.kept_at < micros(before)))

@@ -1,0 +1,93 @@
+"""The SiteRegistry in memory: the sites of the settings, with health checks of their Nomad servers.
+
+Used by `services/embedded` and by tests. Whoever passes a `probe` runs `MemoryRegistry.run` as a named task; without
+one, sites are as healthy as `set_health` last said.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Final
+
+import httpx2
+
+from shared.errors import NotFound
+from shared.runtime import logs
+from shared.site import Site, SiteHealth
+
+Probe = Callable[[str], Awaitable[bool]]
+"""Whether the URL answers well. It has its own deadline and may raise anything: that counts as no."""
+
+HEALTH_PATH: Final = "/v1/agent/health?type=server"
+"""Nomad's own health question, the one that it registers with Consul for its servers."""
+
+log = logs.get("adapters.memory_registry")
+
+
+class MemoryRegistry:
+    """See `shared.ports.SiteRegistry`. `interval_s` is the time between two probes of a site, as in Consul's checks."""
+
+    def __init__(self, sites: Sequence[Site], *, probe: Probe | None = None, interval_s: float = 5.0) -> None:
+        self._sites = {site.name: site for site in sites}
+        self._probe = probe
+        self._interval_s = interval_s
+        self._readers: set[asyncio.Event] = set()
+
+    async def sites(self) -> Sequence[Site]:
+        return tuple(self._sites.values())
+
+    async def changes(self) -> AsyncIterator[Sequence[Site]]:
+        """A slow reader is shown the newest view and not the steps to it."""
+        changed = asyncio.Event()
+        self._readers.add(changed)
+        try:
+            while True:
+                changed.clear()
+                yield tuple(self._sites.values())
+                await changed.wait()
+        finally:
+            self._readers.discard(changed)
+
+    async def ready(self) -> None:
+        return None
+
+    def set_health(self, name: str, health: SiteHealth) -> None:
+        """What a check found out. Raises NotFound for a site that settings do not name."""
+        if name not in self._sites:
+            raise NotFound(f"there is no site {name!r}")
+        before = self._sites[name]
+        if before.health is health:
+            return
+        log.info("site_health", site=name, health=health, before=before.health)
+        self._sites[name] = before.model_copy(update={"health": health})
+        for changed in self._readers:
+            changed.set()
+
+    async def run(self) -> None:
+        """Probe every site each interval, for ever."""
+        while True:
+            await self.probe_all()
+            await asyncio.sleep(self._interval_s)
+
+    async def probe_all(self) -> None:
+        """One round: all sites at once, each `passing` or `critical` by its answer."""
+        await asyncio.gather(*(self._check(site) for site in tuple(self._sites.values())))
+
+    async def _check(self, site: Site) -> None:
+        if self._probe is None:
+            return
+        try:
+            well = await self._probe(site.address.rstrip("/") + HEALTH_PATH)
+        except Exception as error:
+            log.debug("probe_failed", site=site.name, error=repr(error))
+            well = False
+        self.set_health(site.name, SiteHealth.PASSING if well else SiteHealth.CRITICAL)
+
+
+def http_probe(client: httpx2.AsyncClient, timeout_s: float = 3.0) -> Probe:
+    """A probe over HTTP: 200 within `timeout_s` is well."""
+
+    async def probe(url: str) -> bool:
+        answer = await client.get(url, timeout=timeout_s)
+        return answer.status_code == 200
+
+    return probe

@@ -1,0 +1,138 @@
+"""Messages of one queue or stream as an iterator, over one channel. Used by `bus.AmqpBus` alone."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+
+from shared.adapters.rabbitmq import wire
+from shared.adapters.rabbitmq.connections import CALL_S, translated
+from shared.contracts.envelope import Message
+from shared.contracts.routes import Queue
+from shared.errors import Unavailable
+
+
+class Inbox:
+    """What the broker pushed, in its order; ends with Unavailable when channel or consumer are gone."""
+
+    def __init__(self, channel: AbstractChannel, where: str, name: str) -> None:
+        self._channel = channel
+        self._gone = f"{where}: the consumer of {name} is gone"
+        self._came: deque[AbstractIncomingMessage] = deque()
+        self._changed = asyncio.Event()
+        self.ended = False
+
+    async def start(self, name: str, prefetch: int, arguments: dict[str, str | int] | None = None) -> None:
+        """Subscribe. Raises what aio-pika raises."""
+        async with asyncio.timeout(CALL_S):
+            await self._channel.set_qos(prefetch_count=prefetch)
+            self._channel.close_callbacks.add(self._end)
+            underlay = await self._channel.get_underlay_channel()
+            underlay.on_consumer_cancel_callbacks.add(self._end)
+            queue = await self._channel.get_queue(name, ensure=True)
+            await queue.consume(self._take, arguments=arguments)
+
+    async def next(self) -> AbstractIncomingMessage:
+        """The next message. Raises Unavailable at the end."""
+        while not self._came:
+            if self.ended:
+                raise Unavailable(self._gone, code="bus_away")
+            self._changed.clear()
+            await self._changed.wait()
+        return self._came.popleft()
+
+    async def _take(self, message: AbstractIncomingMessage) -> None:
+        self._came.append(message)
+        self._changed.set()
+
+    def _end(self, *_: object) -> None:
+        self.ended = True
+        self._came.clear()
+        self._changed.set()
+
+
+class Elsewhere(Protocol):
+    """Where a delivery goes that is not done: the bus publishes a copy, with confirm."""
+
+    async def park(self, queue: Queue, message: Message, attempt: int, after_s: float) -> None: ...
+    async def set_aside(self, queue: Queue, message: Message, attempt: int, reason: str) -> None: ...
+
+
+class Subscription:
+    """The iterator behind `MessageBus.consume`."""
+
+    def __init__(self, queue: Queue, inbox: Inbox, elsewhere: Elsewhere, where: str, count: Callable[[int], None]):
+        self._queue = queue
+        self._inbox = inbox
+        self._elsewhere = elsewhere
+        self._where = where
+        self._count = count
+        self._unsettled = 0
+
+    def __aiter__(self) -> "Subscription":
+        return self
+
+    async def __anext__(self) -> "AmqpDelivery":
+        came = await self._inbox.next()
+        self._unsettled += 1
+        self._count(1)
+        return AmqpDelivery(self, came)
+
+    def close(self) -> None:
+        """The channel is closed: the broker gives everything unsettled to the next consumer."""
+        self._inbox.ended = True
+        self._count(-self._unsettled)
+        self._unsettled = 0
+
+    async def settle(self, came: AbstractIncomingMessage, first: Callable[[], Awaitable[None]] | None) -> None:
+        """Acknowledge, after `first` has put a copy where it belongs: a crash in between repeats, never loses."""
+        if self._inbox.ended:
+            raise Unavailable(f"{self._where}: the consumer of {self._queue.name} is gone", code="bus_away")
+        if first is not None:
+            await first()
+        async with translated(self._where, "acknowledge"):
+            await came.ack()
+        self._unsettled -= 1
+        self._count(-1)
+
+    async def park(self, message: Message, attempt: int, after_s: float) -> None:
+        await self._elsewhere.park(self._queue, message, attempt, after_s)
+
+    async def set_aside(self, message: Message, attempt: int, reason: str) -> None:
+        await self._elsewhere.set_aside(self._queue, message, attempt, reason)
+
+
+class AmqpDelivery:
+    """See `shared.ports.Delivery`."""
+
+    __slots__ = ("_came", "_settled", "_subscription", "attempt", "message")
+
+    def __init__(self, subscription: Subscription, came: AbstractIncomingMessage) -> None:
+        self.message = wire.unpacked(came)
+        self.attempt = wire.attempt(came)
+        self._came = came
+        self._subscription = subscription
+        self._settled = False
+
+    async def ack(self) -> None:
+        self._once()
+        await self._subscription.settle(self._came, None)
+
+    async def retry(self, after_s: float) -> None:
+        self._once()
+        await self._subscription.settle(
+            self._came, lambda: self._subscription.park(self.message, self.attempt + 1, after_s)
+        )
+
+    async def dead_letter(self, reason: str) -> None:
+        self._once()
+        await self._subscription.settle(
+            self._came, lambda: self._subscription.set_aside(self.message, self.attempt, reason)
+        )
+
+    def _once(self) -> None:
+        if self._settled:
+            raise RuntimeError("a delivery was settled twice")
+        self._settled = True

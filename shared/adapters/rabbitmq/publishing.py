@@ -1,0 +1,88 @@
+"""Publishing with mandatory routing and confirms, in order, over one channel that is opened again when it died."""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import count
+from typing import Final, NamedTuple
+
+import aio_pika
+from aio_pika import exceptions
+from aio_pika.abc import AbstractChannel
+from aiormq.abc import ConfirmationFrameType
+from pamqp.commands import Basic
+
+from shared.adapters.rabbitmq import wire
+from shared.adapters.rabbitmq.connections import Link, close_channel, translated
+from shared.contracts.envelope import Message
+from shared.errors import Unavailable
+
+CONFIRM_S: Final = 10.0
+"""A broker that does not confirm within this is as good as away: the outcome is unknown, and doubles are harmless."""
+IN_FLIGHT: Final = 256
+
+
+class Parcel(NamedTuple):
+    """One AMQP message and where it goes."""
+
+    exchange: str
+    key: str
+    message: aio_pika.Message
+
+
+class Publisher:
+    """Many at a time may publish; each batch keeps its order."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._channel: AbstractChannel | None = None
+        self._opening = asyncio.Lock()
+        self._counter = count()
+
+    def pack(self, message: Message, **bus: str) -> aio_pika.Message:
+        """`wire.packed` with a number that no other message of this process has."""
+        return wire.packed(message, next(self._counter), **bus)
+
+    async def publish(self, parcels: Sequence[Parcel]) -> None:
+        """Return when the broker has confirmed them all. Raises Unavailable, Misconfigured."""
+        async with translated(self._link.where, "publish"):
+            channel = await self._open()
+            try:
+                for start in range(0, len(parcels), IN_FLIGHT):
+                    await self._publish_some(channel, parcels[start : start + IN_FLIGHT])
+            except (TimeoutError, asyncio.CancelledError):
+                await self._drop(channel)
+                raise
+
+    async def close(self) -> None:
+        """Close the channel."""
+        if self._channel is not None:
+            await self._drop(self._channel)
+
+    async def _publish_some(self, channel: AbstractChannel, parcels: Sequence[Parcel]) -> None:
+        async with asyncio.timeout(CONFIRM_S):
+            ends = await asyncio.gather(*(_one(channel, parcel) for parcel in parcels), return_exceptions=True)
+        failures = [end for end in ends if isinstance(end, BaseException)]
+        if failures:
+            raise min(failures, key=lambda failure: not isinstance(failure, exceptions.PublishError))
+        for end in ends:
+            if not isinstance(end, Basic.Ack):
+                raise Unavailable(f"{self._link.where} did not confirm: {end!r}", code="bus_away")
+
+    async def _open(self) -> AbstractChannel:
+        async with self._opening:
+            if self._channel is None or self._channel.is_closed:
+                self._channel = await self._link.open_channel(returns=True)
+            return self._channel
+
+    async def _drop(self, channel: AbstractChannel) -> None:
+        """Forget a channel whose confirms nobody waits for any more."""
+        if self._channel is channel:
+            self._channel = None
+        await close_channel(channel)
+
+
+async def _one(channel: AbstractChannel, parcel: Parcel) -> ConfirmationFrameType | None:
+    exchange = (
+        await channel.get_exchange(parcel.exchange, ensure=False) if parcel.exchange else channel.default_exchange
+    )
+    return await exchange.publish(parcel.message, parcel.key, mandatory=True)

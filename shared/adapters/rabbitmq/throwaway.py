@@ -1,0 +1,193 @@
+"""A RabbitMQ of our own for a while: Debian's broker in a throw-away folder, on loopback, ended by process id.
+
+Used by `make run BUS=amqp` (services/embedded) and by the tests. Not for data that must outlive the run: the folder
+stays the caller's, but nothing here keeps a broker alive. Runs as root and as any other user, because it starts the
+broker's own script and not Debian's wrapper, which insists on the account `rabbitmq`.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import aio_pika
+
+from shared.errors import Misconfigured, Unavailable
+
+SCRIPT: Final = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+"""Debian's `rabbitmq-server` package; elsewhere the script is found on PATH."""
+READY_S: Final = 60.0
+STOP_S: Final = 15.0
+_PORTS: Final = range(21_000, 32_000)
+"""Below the ports that Linux gives to outgoing connections, so that nobody gets ours in between."""
+
+
+def installed() -> Path | None:
+    """The broker's start script, None when there is none on this machine."""
+    found = SCRIPT if SCRIPT.exists() else shutil.which("rabbitmq-server")
+    return Path(found) if found and shutil.which("epmd") else None
+
+
+@contextlib.asynccontextmanager
+async def broker(folder: Path | None = None) -> AsyncIterator[str]:
+    """The URL of a broker that is ready: `AMQP_URL` when that is set, else one started in `folder` and ended after.
+
+    Raises Misconfigured when none is installed, Unavailable when it does not become ready within a minute.
+    """
+    if url := os.environ.get("AMQP_URL"):
+        yield url
+        return
+    async with contextlib.AsyncExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="serai-rabbitmq-")))
+        started = await ThrowAway.start(folder)
+        stack.push_async_callback(started.stop)
+        yield started.url
+
+
+@dataclass(frozen=True, slots=True)
+class _Ports:
+    amqp: int
+    distribution: int
+    epmd: int
+
+
+class ThrowAway:
+    """One broker in one folder. `kill` and `restart` are for tests: the same folder and ports, hence the same data."""
+
+    def __init__(self, script: Path, folder: Path, ports: _Ports) -> None:
+        self.url = f"amqp://guest:guest@127.0.0.1:{ports.amqp}/"
+        self.port = ports.amqp
+        self._script = script
+        self._folder = folder
+        self._ports = ports
+        self._processes: list[asyncio.subprocess.Process] = []
+
+    @classmethod
+    async def start(cls, folder: Path) -> "ThrowAway":
+        """Start and wait until it serves. Raises Misconfigured, Unavailable."""
+        script = installed()
+        if script is None:
+            raise Misconfigured(
+                "no RabbitMQ is installed: 'apt-get install rabbitmq-server', or set AMQP_URL to one that runs"
+            )
+        made = cls(script, folder, _Ports(*_free_ports(3)))
+        made._write_settings()
+        await made.restart()
+        return made
+
+    async def restart(self) -> None:
+        """Start it again after `stop` or `kill`."""
+        environment = self._environment()
+        await self._spawn("epmd.log", environment, "epmd", "-address", "127.0.0.1", "-port", str(self._ports.epmd))
+        await self._spawn("broker.log", environment, str(self._script))
+        try:
+            async with asyncio.timeout(READY_S):
+                await self._serving()
+        except TimeoutError as error:
+            await self.stop()
+            raise Unavailable(f"RabbitMQ was not ready after {READY_S:g} s:\n{self._last_words()}") from error
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """End it in order; by force after 15 s."""
+        await self._end(signal.SIGTERM)
+
+    async def kill(self) -> None:
+        """End it without warning, as `kill -9` or a power cut would."""
+        await self._end(signal.SIGKILL)
+
+    async def _spawn(self, log: str, environment: dict[str, str], *command: str) -> None:
+        with (self._folder / log).open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *command, env=environment, cwd=self._folder, stdin=asyncio.subprocess.DEVNULL, stdout=output,
+                stderr=output, start_new_session=True,
+            )  # fmt: skip
+        self._processes.append(process)
+
+    async def _end(self, how: signal.Signals) -> None:
+        while self._processes:
+            process = self._processes.pop()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, how)
+            try:
+                async with asyncio.timeout(STOP_S):
+                    await process.wait()
+            except TimeoutError:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+
+    async def _serving(self) -> None:
+        while True:
+            if self._processes[-1].returncode is not None:
+                raise Unavailable(f"RabbitMQ ended while starting:\n{self._last_words()}")
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                writer.close()
+                connection = await aio_pika.connect(self.url, timeout=5)
+            except (aio_pika.exceptions.AMQPError, OSError, TimeoutError):
+                await asyncio.sleep(0.1)
+            else:
+                await connection.close()
+                return
+
+    def _last_words(self) -> str:
+        return (self._folder / "broker.log").read_text(errors="replace")[-2000:]
+
+    def _write_settings(self) -> None:
+        for name in ("home", "data", "logs"):
+            (self._folder / name).mkdir(parents=True, exist_ok=True)
+        (self._folder / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = 127.0.0.1:{self._ports.amqp}\n"
+            "disk_free_limit.absolute = 50MB\n"
+            "vm_memory_high_watermark.absolute = 1GB\n"
+            "raft.wal_max_size_bytes = 33554432\n"
+            "log.console = true\nlog.console.level = warning\nlog.file = false\n"
+        )
+        (self._folder / "rabbitmq-env.conf").write_text("")
+        (self._folder / "enabled_plugins").write_text("[].\n")
+
+    def _environment(self) -> dict[str, str]:
+        folder, ports = self._folder, self._ports
+        return {
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+            "LANG": "C.UTF-8",
+            "HOME": str(folder / "home"),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(ports.epmd),
+            "RABBITMQ_NODENAME": f"serai{ports.amqp}@localhost",
+            "RABBITMQ_DIST_PORT": str(ports.distribution),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+            "RABBITMQ_LOG_BASE": str(folder / "logs"),
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none",
+        }
+
+
+def _free_ports(count: int) -> list[int]:
+    found: list[int] = []
+    for port in random.sample(_PORTS, 200):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise Unavailable("no free ports for a RabbitMQ")

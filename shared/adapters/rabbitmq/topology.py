@@ -1,0 +1,98 @@
+"""What has to be there on the broker: made once by `declare`, from `shared/contracts/routes.py`; services only look.
+
+Per queue Q: a quorum queue Q; `Q.retry.<n>s`, one per rung of the retry ladder, whose messages go back to Q when
+their time is up; and a stream `Q.dead` of what was set aside. Works on 3.10 to 4.x without plugins or policies: every
+limit is an argument.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from aio_pika.abc import AbstractChannel
+
+from shared.adapters.rabbitmq.connections import Link
+from shared.contracts import routes
+from shared.contracts.routes import DEAD_LETTERS_EXCHANGE, Queue, Stream
+
+LADDER_S: Final[tuple[float, ...]] = (5.0, 30.0, 300.0)
+"""Waits of the retry ladder in seconds. One queue each: a message waits behind those before it in its queue."""
+DELIVERY_LIMIT: Final = 20
+"""The broker's own last resort against a message that kills its consumers; `Queue.attempts` comes first."""
+DEAD_MAX_AGE_S: Final = 90 * 86_400
+SEGMENT_BYTES: Final = 50_000_000
+"""Streams age by whole segments."""
+
+
+async def declare(
+    url: str, *, queues: Sequence[Queue] = routes.QUEUES, streams: Sequence[Stream] = routes.STREAMS,
+    ladder_s: Sequence[float] = LADDER_S,
+) -> None:  # fmt: skip
+    """Make exchanges, queues and streams; changes nothing where they are as they should be.
+
+    Raises Misconfigured when one exists with other arguments (remove it once it is drained, then declare again),
+    Unavailable when the broker does not answer.
+    """
+    link = Link(url, "serai declare")
+    try:
+        async with link.channel("declare the topology") as channel:
+            await _declare_exchanges(channel, queues, streams)
+            for queue in queues:
+                await _declare_queue(channel, queue, ladder_s)
+            for stream in streams:
+                made = await channel.declare_queue(stream.name, durable=True, arguments=_stream(stream.max_age_s))
+                for key in stream.keys:
+                    await made.bind(stream.exchange, key)
+    finally:
+        await link.close()
+
+
+def rung_of(queue: Queue, wait_s: float) -> str:
+    """The name of the retry queue that waits this long."""
+    return f"{queue.name}.retry.{wait_s:g}s"
+
+
+def rung_for(ladder_s: Sequence[float], after_s: float) -> float:
+    """The shortest wait that is long enough; the longest where none is."""
+    return min((wait for wait in ladder_s if wait >= after_s), default=max(ladder_s))
+
+
+def dead_of(queue: Queue) -> str:
+    """The name of the stream with what was set aside."""
+    return f"{queue.name}.dead"
+
+
+async def _declare_exchanges(channel: AbstractChannel, queues: Sequence[Queue], streams: Sequence[Stream]) -> None:
+    for name in sorted({target.exchange for target in (*queues, *streams)}):
+        await channel.declare_exchange(name, "topic", durable=True)
+    await channel.declare_exchange(DEAD_LETTERS_EXCHANGE, "direct", durable=True)
+
+
+async def _declare_queue(channel: AbstractChannel, queue: Queue, ladder_s: Sequence[float]) -> None:
+    dead = await channel.declare_queue(dead_of(queue), durable=True, arguments=_stream(DEAD_MAX_AGE_S))
+    await dead.bind(DEAD_LETTERS_EXCHANGE, queue.name)
+    made = await channel.declare_queue(
+        queue.name,
+        durable=True,
+        arguments=_quorum(queue, DEAD_LETTERS_EXCHANGE) | {"x-delivery-limit": DELIVERY_LIMIT},
+    )
+    for key in queue.keys:
+        await made.bind(queue.exchange, key)
+    for wait_s in ladder_s:
+        await channel.declare_queue(
+            rung_of(queue, wait_s), durable=True, arguments=_quorum(queue, "") | {"x-message-ttl": int(wait_s * 1000)}
+        )
+
+
+def _quorum(queue: Queue, dead_letters_to: str) -> dict[str, Any]:
+    return {
+        "x-queue-type": "quorum",
+        "x-max-length": queue.max_length,
+        "x-overflow": "reject-publish",
+        "x-dead-letter-exchange": dead_letters_to,
+        "x-dead-letter-routing-key": queue.name,
+        "x-dead-letter-strategy": "at-least-once",
+    }
+
+
+def _stream(max_age_s: int) -> dict[str, Any]:
+    return {"x-queue-type": "stream", "x-max-age": f"{max_age_s}s", "x-stream-max-segment-size-bytes": SEGMENT_BYTES}
