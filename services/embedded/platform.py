@@ -7,10 +7,11 @@ Questions between them are HTTP without a socket. Used by `serai-platform up`, `
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import httpx2
 from pydantic import SecretStr
 
 from services.auth import dev_issuer
@@ -28,7 +29,7 @@ from services.monitor import wiring as monitor_wiring
 from services.monitor.settings import MonitorSettings
 from services.scheduler import wiring as scheduler_wiring
 from services.scheduler.settings import SchedulerSettings
-from shared.adapters.memory_registry import MemoryRegistry
+from shared.adapters.memory_registry import MemoryRegistry, http_probe
 from shared.adapters.nomad import ClusterSettings, NomadCluster
 from shared.adapters.span_store import SpanStore
 from shared.adapters.sqlite import open_store
@@ -49,6 +50,8 @@ MHZ_PER_CORE = 1000
 T = TypeVar("T")
 Around = Callable[[str, Any], Any]
 """Handed every port under its name before a service gets it: tests put faults between service and port."""
+Overrides = Mapping[str, Mapping[str, Any]]
+"""Settings of a service, by its name, that are not as the environment and the defaults say: tests shorten times."""
 
 
 def as_it_is(name: str, port: Any) -> Any:
@@ -85,18 +88,20 @@ class Platform:
             raise Unavailable(f"not ready within {deadline_s:g} s: {words}") from None
 
     async def _culprits(self) -> dict[str, str]:
-        found = {}
+        found: dict[str, str] = {}
         for service in self.services:
             found |= {f"{service.name}.{check}": why for check, why in (await service.not_ready()).items()}
         return found
 
 
 @contextlib.asynccontextmanager
-async def platform(settings: EmbeddedSettings, around: Around = as_it_is) -> AsyncIterator[Platform]:
+async def platform(
+    settings: EmbeddedSettings, around: Around = as_it_is, overrides: Overrides | None = None
+) -> AsyncIterator[Platform]:
     """The platform, running and ready; stopped in order at the end. Tasks at the sites run on, as with Nomad."""
     folder = open_folder(settings.data)
     async with contextlib.AsyncExitStack() as stack:
-        parts = await _Parts.open(settings, folder, stack, around)
+        parts = await _Parts.open(settings, folder, stack, around, overrides or {})
         issuer, auth = await parts.auth()
         scheduler = await parts.scheduler(auth)
         monitor = await parts.monitor(auth, scheduler)
@@ -124,6 +129,7 @@ class _Parts:
     folder: DataFolder
     stack: contextlib.AsyncExitStack
     around: Around
+    overrides: Overrides
     agents: dict[str, EmbeddedAgent]
     clusters: dict[str, NomadCluster]
     registry: MemoryRegistry
@@ -132,18 +138,24 @@ class _Parts:
 
     @classmethod
     async def open(
-        cls, settings: EmbeddedSettings, folder: DataFolder, stack: contextlib.AsyncExitStack, around: Around
-    ) -> "_Parts":
+        cls, settings: EmbeddedSettings, folder: DataFolder, stack: contextlib.AsyncExitStack, around: Around,
+        overrides: Overrides,
+    ) -> "_Parts":  # fmt: skip
         sites = read_sites(settings.sites)
         agents = {site.name: await _agent(site, folder, settings, stack) for site in sites}
         clusters = {name: NomadCluster(_cluster(name, agent, settings)) for name, agent in agents.items()}
         for cluster in clusters.values():
             stack.push_async_callback(cluster.aclose)
-        registry = MemoryRegistry([_site(site, agents[site.name], settings) for site in sites])
+        asker = await stack.enter_async_context(httpx2.AsyncClient(trust_env=False))
+        registry = MemoryRegistry(
+            [_site(site, agents[site.name], settings) for site in sites],
+            probe=http_probe(asker), interval_s=settings.health_interval_s,
+        )  # fmt: skip
         bus = await stack.enter_async_context(open_bus(settings, folder))
         spans = SpanStore(folder.path / "spans.sqlite")
         stack.callback(spans.shutdown)
-        return cls(settings, folder, stack, around, agents, clusters, registry, around("bus", bus), spans)
+        bus = around("bus", bus)
+        return cls(settings, folder, stack, around, overrides, agents, clusters, registry, bus, spans)
 
     async def auth(self) -> tuple[str, Service]:
         """The development issuer, serving, and auth, which trusts it."""
@@ -151,22 +163,25 @@ class _Parts:
         url = f"http://{HOST}:{port}"
         issuer_settings = dev_issuer.DevIssuerSettings(url=url, key_file=self.folder.path / "dev-issuer-key.json")
         await self.serve(dev_issuer.assemble(issuer_settings, clock=system_clock).app, "issuer", port)
-        settings = AuthSettings(service_token=self.token, issuers=(dev_issuer.trusted_as(url),), dev_mode=True)
+        settings = self.told(AuthSettings, "auth", issuers=(dev_issuer.trusted_as(url),), dev_mode=True)
         return url, await auth_wiring.assemble(
             settings, store=await self.store("auth"), clock=system_clock, tracer=self.tracer("auth")
         )
 
     async def scheduler(self, auth: Service) -> Service:
-        return await scheduler_wiring.assemble(
-            SchedulerSettings(service_token=self.token), store=await self.store("scheduler"), bus=self.bus,
+        """The scheduler, and with it the registry's look at its sites (Consul's work elsewhere)."""
+        service = await scheduler_wiring.assemble(
+            self.told(SchedulerSettings, "scheduler"), store=await self.store("scheduler"), bus=self.bus,
             registry=self.registry, auth=self.ask(auth), verifier=self.verifier(auth), clock=system_clock,
             engines={name: self.around("engine", cluster.engine) for name, cluster in self.clusters.items()},
             tracer=self.tracer("scheduler"), rng=random.Random(),
         )  # fmt: skip
+        service.tasks["registry"] = self.registry.run
+        return service
 
     async def monitor(self, auth: Service, scheduler: Service) -> Service:
         return await monitor_wiring.assemble(
-            MonitorSettings(service_token=self.token), store=await self.store("monitor"), bus=self.bus,
+            self.told(MonitorSettings, "monitor"), store=await self.store("monitor"), bus=self.bus,
             watches={name: self.around("watch", cluster.watch) for name, cluster in self.clusters.items()},
             sites=self.registry, scheduler=self.ask(scheduler), verifier=self.verifier(auth), clock=system_clock,
             tracer=self.tracer("monitor"),
@@ -177,14 +192,14 @@ class _Parts:
             issuer=issuer, name="Development issuer (demo users)", demo_token_endpoint=f"{issuer}/demo/token"
         )
         return await gateway_wiring.assemble(
-            GatewaySettings(service_token=self.token), store=await self.store("gateway"), bus=self.bus,
+            self.told(GatewaySettings, "gateway"), store=await self.store("gateway"), bus=self.bus,
             auth=self.ask(auth), scheduler=self.ask(scheduler), monitor=self.ask(monitor), clock=system_clock,
             tracer=self.tracer("gateway"), spans=self.spans.spans_of, issuers=(named,),
         )  # fmt: skip
 
-    @property
-    def token(self) -> SecretStr:
-        return SecretStr(self.folder.service_token)
+    def told(self, kind: Callable[..., T], service: str, **given: Any) -> T:
+        """The settings of a service."""
+        return kind(service_token=SecretStr(self.folder.service_token), **given, **self.overrides.get(service, {}))
 
     async def store(self, service: str) -> Store:
         opened = await open_store(self.folder.path / f"{service}.sqlite", f"services.{service}.migrations")

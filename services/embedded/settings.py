@@ -28,4 +28,7 @@ class EmbeddedSettings(BaseSettings):
         0.0, ge=0, le=5, description="Seconds between status updates of the embedded agents; a real Nomad needs 0.2."
     )
     mock: bool = Field(False, description="Sites offer Nomad's mock_driver, which starts no process: for load tests.")
+    health_interval_s: float = Field(
+        5.0, gt=0, description="Seconds between looks at a site's health, as Consul's checks of Nomad servers have."
+    )
     ready_within_s: float = Field(40.0, gt=0, description="Seconds until a start that is not ready is given up.")

@@ -14,12 +14,12 @@ import orjson
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from services.monitor import store
+from services.monitor import kept_store, store
 from services.monitor.attempts import AttemptRecord
 from services.monitor.changes import Changes, wait
+from services.monitor.kept_store import KeptFile
 from services.monitor.log_reading import LogQuestion, LogReader
 from services.monitor.settings import MonitorSettings
-from services.monitor.store import KeptFile
 from shared.contracts.questions import EventsAnswer, OutputItem, OutputsAnswer
 from shared.errors import NotFound, Refused, Unavailable
 from shared.runtime.http import install_problems, internal_only
@@ -88,7 +88,7 @@ class Answers:
         """The kept outputs of all attempts, the latest first."""
         await self._visible(request, job_id, None)
         await self._settled(job_id)
-        kept = await self._store.read(lambda c: store.outputs_of(c, job_id))
+        kept = await self._store.read(lambda c: kept_store.outputs_of(c, job_id))
         return OutputsAnswer(
             outputs=tuple(OutputItem(name=o.name, size=o.size, problem=o.problem, attempt=o.attempt) for o in kept)
         )
@@ -99,7 +99,7 @@ class Answers:
         """The bytes of one output: of the attempt named, or of the latest that has it."""
         await self._visible(request, job_id, attempt)
         pending = not await self._settled(job_id)
-        kept = await self._store.read(lambda c: store.output(c, job_id, name, attempt))
+        kept = await self._store.read(lambda c: kept_store.output(c, job_id, name, attempt))
         if kept is None and pending:
             raise Unavailable(f"output {name!r} is still being fetched from its site", retry_after_s=2)
         return Response(_bytes_of(name, kept), media_type="application/octet-stream")
@@ -115,7 +115,7 @@ class Answers:
         """Wait a little for what is being fetched; whether it is all there."""
         deadline = asyncio.get_running_loop().time() + self._settings.settle_s
         with self._changes.watch(job_id) as changed:
-            while await self._store.read(lambda c: store.is_owed(c, job_id)):
+            while await self._store.read(lambda c: kept_store.is_owed(c, job_id)):
                 left = deadline - asyncio.get_running_loop().time()
                 if left <= 0:
                     return False

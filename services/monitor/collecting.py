@@ -11,12 +11,12 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
-from services.monitor import keeping, store
+from services.monitor import keeping, kept_store
 from services.monitor.changes import Changes, wait
 from services.monitor.keeping import KeepingRules, Owed
+from services.monitor.kept_store import KeptFile, KeptLog
 from services.monitor.leadership import Leadership
 from services.monitor.settings import MonitorSettings
-from services.monitor.store import KeptFile, KeptLog
 from shared.errors import Misconfigured, NotFound, Refused, Unavailable
 from shared.ports import EngineWatch
 from shared.runtime import logs
@@ -67,12 +67,12 @@ class Collector:
     async def _due(self, running: Mapping[Key, Any]) -> list[Owed]:
         room = self._settings.keep_concurrency - len(running)
         now = self._transactions.clock()
-        found = await self._transactions.store.read(lambda c: store.due(c, now, room + len(running)))
+        found = await self._transactions.store.read(lambda c: kept_store.due(c, now, room + len(running)))
         return [owed for owed in found if (owed.job_id, owed.attempt) not in running][: max(room, 0)]
 
     async def _idle_s(self, busy: bool) -> float:
         """Until the next one is due; a task that ends wakes us anyway."""
-        at = await self._transactions.store.read(store.next_due)
+        at = await self._transactions.store.read(kept_store.next_due)
         if at is None or busy:
             return _LOOK_AGAIN_S
         return min(_LOOK_AGAIN_S, max(0.0, (at - self._transactions.clock()).total_seconds()))
@@ -134,14 +134,14 @@ class Collector:
 
         def put_off(unit: Unit) -> None:
             self._leadership.check(unit.connection)
-            store.put_off(unit.connection, owed, again)
+            kept_store.put_off(unit.connection, owed, again)
 
         await self._transactions.run(put_off)
 
     async def _settle(self, owed: Owed, tails: list[KeptLog], files: list[KeptFile]) -> None:
         def settle(unit: Unit) -> None:
             self._leadership.check(unit.connection)
-            store.settle(unit.connection, owed, tails, files)
+            kept_store.settle(unit.connection, owed, tails, files)
 
         await self._transactions.run(settle)
         self._changes.touch(UUID(owed.job_id))

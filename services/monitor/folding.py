@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from services.monitor import attempts, keeping, store
+from services.monitor import attempts, keeping, kept_store, store
 from services.monitor.attempts import AttemptRecord, Identity
 from services.monitor.changes import Changes
 from services.monitor.leadership import Leadership
@@ -139,7 +139,7 @@ class Folding:
         for one in saved:
             owed = keeping.owed_of(one.record, unit.now) if one.ended else None
             if owed is not None:
-                store.owe(unit.connection, owed)
+                kept_store.owe(unit.connection, owed)
 
     def _after(self, work: Work) -> None:
         """Once it is durable: wake who waits, and tell the trace of the phases that ended."""

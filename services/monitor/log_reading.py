@@ -10,11 +10,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import cast
 
-from services.monitor import keeping, store
+from services.monitor import keeping, kept_store, store
 from services.monitor.attempts import AttemptRecord
 from services.monitor.changes import Changes, wait
+from services.monitor.kept_store import KeptLog
 from services.monitor.settings import MonitorSettings
-from services.monitor.store import KeptLog
 from shared.engine import LogChunk
 from shared.errors import NotFound, Unavailable
 from shared.ids import AttemptId
@@ -155,7 +155,7 @@ class LogReader:
     async def _kept(self, question: LogQuestion, record: AttemptRecord) -> KeptLog | None:
         if record.live:
             return None
-        return await self._store.read(lambda c: store.kept_log(c, question.attempt, question.stream))
+        return await self._store.read(lambda c: kept_store.kept_log(c, question.attempt, question.stream))
 
 
 async def _next_unless(chunks: AsyncGenerator[LogChunk], changed: asyncio.Event) -> LogChunk | None:

@@ -82,10 +82,10 @@ class Cluster:
             case AllocationSeen() | EvaluationSeen():
                 self.shows[type(one).__name__, one.id] = one
 
-    async def subscribed(self, index: int) -> None:
-        """Return when somebody has subscribed from this index on."""
+    async def subscribed(self, index: int, times: int = 1) -> None:
+        """Return when somebody has subscribed from this index on, so many times."""
         async with asyncio.timeout(10):
-            while index not in self.subscriptions:
+            while self.subscriptions.count(index) < times:
                 self._subscribed.clear()
                 await self._subscribed.wait()
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from services.monitor import store
+from services.monitor import kept_store, store
 from shared.contracts.events import AttemptRunning, AttemptSucceeded
 from shared.contracts.questions import EventsAnswer, OutputsAnswer
 from shared.errors import NotFound, Refused, Unavailable
@@ -33,7 +33,7 @@ async def succeeds(world: World) -> None:
 
 
 async def is_kept(running: Running) -> None:
-    await running.until(lambda connection: not store.is_owed(connection, ONE.job_id))
+    await running.until(lambda connection: not kept_store.is_owed(connection, ONE.job_id))
 
 
 async def log(running: Running, grant: str = "good", **params: object) -> bytes:
@@ -71,7 +71,7 @@ async def test_what_is_owed_survives_the_monitor_and_a_site_that_is_away(world: 
         world.cluster.wrong = Unavailable("away")
         await succeeds(world)
     async with world.monitor(settle_s=0) as running:
-        assert await running.store.read(lambda connection: store.is_owed(connection, ONE.job_id))
+        assert await running.store.read(lambda connection: kept_store.is_owed(connection, ONE.job_id))
         with pytest.raises(Unavailable):
             await running.ask.fetch(f"{JOB}/outputs/counts", read_grant="good")
     world.cluster.wrong = None
@@ -195,5 +195,5 @@ async def test_what_is_past_its_retention_is_forgotten(world: World) -> None:
     world.cluster.prune(0)
     async with world.monitor() as running:
         await running.until(lambda connection: store.record_of(connection, ONE.job_id) is None)
-        assert await running.store.read(lambda connection: store.kept_log(connection, ONE, "stdout")) is None
+        assert await running.store.read(lambda connection: kept_store.kept_log(connection, ONE, "stdout")) is None
         assert (await running.ask.ask("GET", f"{JOB}/events", EventsAnswer, params={"attempt": 1})).events == ()

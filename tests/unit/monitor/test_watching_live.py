@@ -3,6 +3,7 @@
 import pytest
 
 from services.monitor import store
+from services.monitor.leadership import LEASE
 from shared.contracts.events import (
     AttemptFailed,
     AttemptLost,
@@ -256,20 +257,25 @@ async def test_a_cluster_that_lost_its_state_is_watched_from_its_new_beginning(w
         await world.cluster.subscribed(2)
 
 
-async def test_only_one_copy_watches(world: World) -> None:
-    async with world.monitor(instance="one"):
-        await world.ear.hears(SiteObserved)
-        async with world.monitor(instance="two"):
-            placed(world.cluster)
-            await world.ear.hears(AttemptStarting)
-        assert len(world.cluster.subscriptions) == 1
-    assert world.timeline(ONE) == ["pending", "starting"]
-
-
-async def test_the_other_copy_takes_over_when_the_first_one_stops_in_order(world: World) -> None:
+async def test_only_one_copy_watches_and_the_other_takes_over_when_it_stops_in_order(world: World) -> None:
     async with world.monitor(instance="one") as first:
         await world.ear.hears(SiteObserved)
+        async with world.monitor(first, instance="two"):
+            placed(world.cluster)
+            await world.ear.hears(AttemptStarting)
+            assert len(world.cluster.subscriptions) == 1
         await first.service.closers[0]()
     async with world.monitor(instance="two"):
+        runs(world.cluster)
+        await world.ear.hears(AttemptRunning)
+    assert world.timeline(ONE) == ["pending", "starting", "running"]
+
+
+async def test_a_deposed_copy_writes_nothing(world: World) -> None:
+    async with world.monitor(instance="one") as first:
+        await world.ear.hears(SiteObserved)
+        world.clock.forward(60)
+        assert await first.store.acquire_lease(LEASE, "two", 600, world.clock())
         placed(world.cluster)
-        await world.ear.hears(AttemptStarting)
+        await world.cluster.subscribed(0, times=2)
+        assert not await first.store.read(lambda connection: store.known(connection, [ONE]))

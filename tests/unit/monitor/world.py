@@ -108,9 +108,10 @@ class World:
     grants: dict[str, ReadGrant] = field(default_factory=lambda: {"good": a_grant()})
 
     @asynccontextmanager
-    async def monitor(self, **settings: Any) -> AsyncIterator["Running"]:
-        """A running monitor; what it knows survives in the folder."""
-        store = await open_store(self.folder / "monitor.sqlite", "services.monitor.migrations", synchronous="OFF")
+    async def monitor(self, beside: "Running | None" = None, **settings: Any) -> AsyncIterator["Running"]:
+        """A running monitor; what it knows survives in the folder. `beside` = a second copy on that one's database."""
+        opened = None if beside else await self._open()
+        store = beside.store if beside else cast(SqliteStore, opened)
         service = await wiring.assemble(
             self._settings(settings), store=store, bus=cast(MessageBus, self.ear), watches={"prague": self.cluster},
             sites=MemoryRegistry(self.sites), scheduler=self._scheduler(), verifier=Grants(self.grants),
@@ -129,7 +130,11 @@ class World:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await running.ask.close()
-            await store.close()
+            if opened is not None:
+                await opened.close()
+
+    async def _open(self) -> SqliteStore:
+        return await open_store(self.folder / "monitor.sqlite", "services.monitor.migrations", synchronous="OFF")
 
     def timeline(self, attempt: AttemptId) -> list[str]:
         """The statuses told of an attempt, once each by sequence, which must have no holes."""
