@@ -41,7 +41,7 @@ def run(
     from services.embedded import running
 
     folder = data or running.fresh_folder()
-    settings = _embedded(port=port, data=folder, sites=sites, bus=bus, log_level=log_level)
+    settings = _embedded(port=port, data=folder, sites=sites, bus=bus, log_level=log_level, end_tasks=True)
     raise typer.Exit(_run(running.run_examples(settings, examples)))
 
 
@@ -96,18 +96,6 @@ def docs(
     if check and changed:
         print("Run `make docs` and commit what it writes.", file=sys.stderr)
         raise typer.Exit(1)
-
-
-def _single_service(name: str) -> None:
-    @app.command(name, help=f"Run the {name} service alone; its settings come from SERAI_{name.upper()}_* variables.")
-    def command() -> None:
-        from services import processes
-
-        _run(processes.run(name))
-
-
-for _name in ("gateway", "scheduler", "monitor", "auth"):
-    _single_service(_name)
 
 
 def _embedded(**given: Any) -> Any:

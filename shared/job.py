@@ -58,9 +58,7 @@ class AttemptStatus(StrEnum):
     LOST = "lost"
 
 
-ATTEMPT_OUTCOMES = frozenset(
-    {AttemptStatus.SUCCEEDED, AttemptStatus.FAILED, AttemptStatus.STOPPED, AttemptStatus.LOST}
-)
+ATTEMPT_OUTCOMES = frozenset({AttemptStatus.SUCCEEDED, AttemptStatus.FAILED, AttemptStatus.STOPPED, AttemptStatus.LOST})
 
 
 class FailureClass(StrEnum):

@@ -25,9 +25,9 @@ from sqlalchemy import (
 
 from services.auth.claims import Verified
 from services.auth.permissions import PlatformRole, Role
-from shared.adapters.sql import upsert
 from shared.contracts.commands import Principal
 from shared.runtime.clock import micros, moment
+from shared.runtime.sql import upsert
 from shared.runtime.tables import RuntimeTables
 
 metadata = MetaData()

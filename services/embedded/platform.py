@@ -153,7 +153,7 @@ class _Parts:
         )  # fmt: skip
         bus = await stack.enter_async_context(open_bus(settings, folder))
         spans = SpanStore(folder.path / "spans.sqlite")
-        stack.callback(spans.shutdown)
+        stack.callback(spans.close)
         bus = around("bus", bus)
         return cls(settings, folder, stack, around, overrides, agents, clusters, registry, bus, spans)
 
@@ -238,7 +238,7 @@ async def _agent(
             port=folder.port(f"site/{site.name}", FIRST_AGENT_PORT), cpu_mhz=round(site.cores * MHZ_PER_CORE),
             memory_mb=site.memory_mib, disk_mb=site.disk_mib, country=site.country, drivers=drivers,
             gpus=tuple(("nvidia", "gpu", model, count) for model, count in site.gpus.items()),
-            client_tick_s=settings.client_tick_s, event_buffer_size=1000,
+            client_tick_s=settings.client_tick_s, end_tasks_at_stop=settings.end_tasks, event_buffer_size=1000,
         )
     )  # fmt: skip
     await agent.start()

@@ -51,8 +51,6 @@ async def run_examples(settings: EmbeddedSettings, examples: Path) -> int:
     async with platform(settings) as running:
         tokens = {user.user: await demo_token(running.issuer, user.user) for user in DEMO_USERS}
         code = await showcase.run_examples(running.gateway, tokens, examples, deadline_s=60, console=Console())
-        for agent in running.agents.values():
-            await agent.stop(end_tasks=True)
     print(f"Databases, logs and the jobs' folders are kept in {settings.data}", flush=True)
     return code
 

@@ -31,4 +31,5 @@ class EmbeddedSettings(BaseSettings):
     health_interval_s: float = Field(
         5.0, gt=0, description="Seconds between looks at a site's health, as Consul's checks of Nomad servers have."
     )
+    end_tasks: bool = Field(False, description="End the sites' tasks at the end; otherwise they run on, as with Nomad.")
     ready_within_s: float = Field(40.0, gt=0, description="Seconds until a start that is not ready is given up.")

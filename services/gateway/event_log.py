@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select,
 from services.gateway.permissions import Told
 from services.gateway.resume import LogState
 from services.gateway.store import log, log_state
-from shared.adapters.sql import insert_or_ignore
+from shared.runtime.sql import insert_or_ignore
 
 _STATE_ROW: Final = 1
 

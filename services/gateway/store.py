@@ -26,9 +26,9 @@ from sqlalchemy import (
 )
 
 from services.gateway.job_view import JobView
-from shared.adapters.sql import insert_or_ignore, upsert
 from shared.job import FINAL_JOB_STATES
 from shared.runtime.clock import micros
+from shared.runtime.sql import insert_or_ignore, upsert
 from shared.runtime.tables import RuntimeTables
 
 metadata = MetaData()

@@ -11,9 +11,9 @@ from sqlalchemy import Connection, delete, func, select, update
 
 from services.monitor.keeping import Owed
 from services.monitor.store import kept_logs, kept_outputs, owed
-from shared.adapters.sql import insert_or_ignore, upsert
 from shared.ids import AttemptId
 from shared.runtime.clock import micros, moment
+from shared.runtime.sql import insert_or_ignore, upsert
 
 
 def owe(connection: Connection, keeping: Owed) -> None:

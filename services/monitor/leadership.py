@@ -7,10 +7,10 @@ import asyncio
 
 from sqlalchemy import Connection
 
-from shared.adapters.leases import check_lease
 from shared.errors import Conflict, Unavailable
 from shared.ports import Clock, Lease, Store
 from shared.runtime import logs
+from shared.runtime.leases import check_lease
 
 LEASE = "monitor.watching"
 

@@ -30,10 +30,10 @@ from sqlalchemy import (
 from services.monitor import evidence
 from services.monitor.attempts import AttemptRecord, Identity
 from services.monitor.site_health import Health, Standing
-from shared.adapters.sql import upsert
 from shared.ids import AttemptId
 from shared.job import AttemptStatus
 from shared.runtime.clock import micros, moment
+from shared.runtime.sql import upsert
 from shared.runtime.tables import RuntimeTables
 from shared.site import SiteCapacity
 

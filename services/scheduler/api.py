@@ -64,9 +64,7 @@ class Answers:
         fits = any(verdict.fits for verdict in verdicts)
         reason = None if fits else explaining.waiting_reason(verdicts)
         return _json(
-            Explanation(
-                state="not_submitted", summary=explaining.summary(verdicts), reason=reason, verdicts=verdicts
-            )
+            Explanation(state="not_submitted", summary=explaining.summary(verdicts), reason=reason, verdicts=verdicts)
         )
 
     async def explain_job(self, job_id: UUID, serai_read_grant: Grant = "") -> Response:

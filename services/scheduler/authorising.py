@@ -6,7 +6,7 @@ is put to auth again; auth away holds the message back. Never parses a user's to
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -29,8 +29,9 @@ _REMEMBERED: Final = 4096
 class Verifier(Protocol):
     """`shared.runtime.tokens.GrantVerifier`, as far as it is used here."""
 
-    verify_command: Callable[[Message], Awaitable[GrantClaims]]
-    verify_read: Callable[[str], Awaitable[ReadGrant]]
+    async def verify_command(self, message: Message) -> GrantClaims: ...
+
+    async def verify_read(self, grant: str) -> ReadGrant: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,7 @@ class _Cached:
 class Authorising:
     """Asks auth, and remembers its answers for a short while."""
 
-    def __init__(
-        self, auth: Questions, verifier: Verifier, clock: Clock, *, cache_s: float, away_s: float
-    ) -> None:
+    def __init__(self, auth: Questions, verifier: Verifier, clock: Clock, *, cache_s: float, away_s: float) -> None:
         self._auth = auth
         self._verifier = verifier
         self._clock = clock

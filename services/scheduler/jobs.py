@@ -325,9 +325,7 @@ def _close_unconfirmed(draft: Draft, rules: Rules, jitter: float) -> None:
     match draft.attempt.giving_up:
         case GivingUp.CANCEL:
             draft.leave_attempt(ended=False)
-            draft.end(
-                JobStep.CANCEL_UNCONFIRMED, JobCancelled, because(ReasonCode.CANCELLED_BY_USER), confirmed=False
-            )
+            draft.end(JobStep.CANCEL_UNCONFIRMED, JobCancelled, because(ReasonCode.CANCELLED_BY_USER), confirmed=False)
         case GivingUp.MAX_RUNTIME:
             _give_up(draft, rules, jitter, ended=False)
         case _ if draft.attempt.closed:

@@ -103,9 +103,7 @@ class Performer:
         if free <= 0:
             return []
         now = self._clock()
-        due = await self._store.read(
-            lambda connection: store.due_calls(connection, cluster, now, free + len(busy))
-        )
+        due = await self._store.read(lambda connection: store.due_calls(connection, cluster, now, free + len(busy)))
         return [owed for owed in due if owed.key not in busy][:free]
 
     # -- calling --------------------------------------------------------------------------------------------------

@@ -124,9 +124,7 @@ class Placer:
         facts = await self._store.read(queue_store.read_facts)
         snapshot, now, answers = self._sites.snapshot(facts), self._clock(), self._authorising.answers()
         for _ in range(_PLANNINGS):
-            made = rounds.plan(
-                free, snapshot, answers, now, namespace_of=self._namespace_of, most=self._pace.batch
-            )
+            made = rounds.plan(free, snapshot, answers, now, namespace_of=self._namespace_of, most=self._pace.batch)
             if not made.questions:
                 return made
             answers |= await self._authorising.ask(made.questions)

@@ -167,9 +167,7 @@ def read_cordons(connection: Connection) -> dict[str, str]:
 
 _USED = (attempts.c.site, attempts.c.node, attempts.c.cpu_mhz, attempts.c.memory_mib, attempts.c.disk_mib,
          attempts.c.gpus, attempts.c.gpu_model)  # fmt: skip
-_USAGE: Final = (
-    select(*_USED, func.count().label("count")).where(attempts.c.standing.in_(_HOLDS_ROOM)).group_by(*_USED)
-)
+_USAGE: Final = select(*_USED, func.count().label("count")).where(attempts.c.standing.in_(_HOLDS_ROOM)).group_by(*_USED)
 
 
 def read_usage(connection: Connection) -> tuple[Usage, ...]:

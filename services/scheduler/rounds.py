@@ -82,9 +82,7 @@ def plan(
     return made
 
 
-def _place(
-    made: Plan, job: Job, shape: str, answers: Mapping[Question, Answer], now: datetime, namespace: str
-) -> None:
+def _place(made: Plan, job: Job, shape: str, answers: Mapping[Question, Answer], now: datetime, namespace: str) -> None:
     closed: dict[str, str] = {}
     while True:
         verdicts = placement.decide(

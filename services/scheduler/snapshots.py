@@ -43,9 +43,7 @@ class Facts:
     usage: Sequence[Usage] = ()
 
 
-def take(
-    sites: Sequence[Site], facts: Facts, namespaces: Mapping[str, frozenset[str]] | None = None
-) -> Snapshot:
+def take(sites: Sequence[Site], facts: Facts, namespaces: Mapping[str, frozenset[str]] | None = None) -> Snapshot:
     """The snapshot; `namespaces` by cluster, where known."""
     views = {site.name: _view(site, facts, (namespaces or {}).get(site.cluster)) for site in sites}
     for used in sorted(facts.usage, key=lambda used: used.node is None):

@@ -17,18 +17,18 @@ from services.scheduler.deadlines import Graces
 from services.scheduler.decisions import Call
 from services.scheduler.records import Attempt, Job, Standing
 from services.scheduler.tables import TABLES, attempts, cancels_waiting, cordons, jobs, metadata, owed, runtime, sites
-from shared.adapters.leases import check_lease
-from shared.adapters.sql import insert_or_ignore, upsert
 from shared.contracts.commands import CancelJob, Principal
 from shared.errors import Unavailable
 from shared.ids import JobId
 from shared.runtime.clock import micros, moment
+from shared.runtime.leases import check_lease
+from shared.runtime.sql import insert_or_ignore, upsert
 
 __all__ = ["TABLES", "check_lease", "metadata", "runtime", "tables"]
 
-WITH_ATTEMPT: Final = select(
-    jobs, *(column.label(f"a_{column.name}") for column in attempts.columns)
-).select_from(jobs.outerjoin(attempts, (attempts.c.job_id == jobs.c.id) & (attempts.c.number == jobs.c.attempt)))
+WITH_ATTEMPT: Final = select(jobs, *(column.label(f"a_{column.name}") for column in attempts.columns)).select_from(
+    jobs.outerjoin(attempts, (attempts.c.job_id == jobs.c.id) & (attempts.c.number == jobs.c.attempt))
+)
 """A job and its latest attempt in one row, as `rows.job_of` reads it."""
 
 _BY_ID: Final = WITH_ATTEMPT.where(jobs.c.id == bindparam("job_id"))

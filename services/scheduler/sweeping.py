@@ -101,9 +101,7 @@ class Sweeper:
 
     def _verdicts(self, job: Job, snapshot: Snapshot, now: datetime) -> tuple[Verdict, ...]:
         namespace = self._namespace_of(job.spec.vo)
-        return placement.decide(
-            job.spec, snapshot, namespace=namespace, avoid=job.avoided(now), salt=str(job.id)
-        )
+        return placement.decide(job.spec, snapshot, namespace=namespace, avoid=job.avoided(now), salt=str(job.id))
 
     # -- sites ----------------------------------------------------------------------------------------------------
 

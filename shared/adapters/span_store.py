@@ -30,7 +30,7 @@ class SpanStore(SpanExporter):
         self._connection.executescript(_SCHEMA)
 
     def processor(self) -> BatchSpanProcessor:
-        """The bounded queue and thread that feed this store."""
+        """A bounded queue and thread that feed this store; shut it down before the store is closed."""
         return BatchSpanProcessor(self, max_queue_size=8192, schedule_delay_millis=500, max_export_batch_size=1024)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -53,6 +53,9 @@ class SpanStore(SpanExporter):
             self._connection.execute("delete from spans where started_at < ?", (before_ns,))
 
     def shutdown(self) -> None:
+        """Nothing: several processors share the store, and each tells it when it stops."""
+
+    def close(self) -> None:
         with self._lock:
             self._connection.close()
 

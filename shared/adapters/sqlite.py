@@ -22,12 +22,12 @@ from typing import Final, Literal, TypeVar, cast
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.pool import NullPool
 
-from shared.adapters import leases
-from shared.adapters.leases import check_lease
-from shared.adapters.migrating import migrate
 from shared.adapters.sqlite_writer import Writer, consumed, translated
 from shared.errors import OutcomeUnknown, Unavailable
 from shared.ports import Lease
+from shared.runtime import leases
+from shared.runtime.leases import check_lease
+from shared.runtime.migrating import migrate
 
 __all__ = ["SqliteStore", "check_lease", "open_store"]
 

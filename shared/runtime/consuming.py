@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
-from shared.adapters.sql import insert_or_ignore
 from shared.contracts import codec
 from shared.contracts.envelope import Envelope, Message
 from shared.contracts.routes import Queue
@@ -18,6 +17,7 @@ from shared.ports import Delivery, MessageBus
 from shared.runtime import logs
 from shared.runtime.clock import micros
 from shared.runtime.retrying import Backoff
+from shared.runtime.sql import insert_or_ignore
 from shared.runtime.transactions import Transactions, Unit
 
 Handler = Callable[[Unit, Envelope, Any], None]

@@ -5,10 +5,10 @@ import asyncio
 import orjson
 from sqlalchemy import Connection, Row, delete, func, select
 
-from shared.adapters.sql import upsert
 from shared.contracts.envelope import Message
 from shared.ports import MessageBus
 from shared.runtime.clock import micros
+from shared.runtime.sql import upsert
 from shared.runtime.transactions import Transactions
 
 _CURSOR = "relay"

@@ -1,4 +1,4 @@
-"""A JobEngine in memory: keeps Nomad's promises about ids (first register wins, tombstones, stops) and records calls."""
+"""A JobEngine in memory: keeps Nomad's promises about ids (first register wins, tombstones) and records calls."""
 
 import asyncio
 from collections.abc import Callable

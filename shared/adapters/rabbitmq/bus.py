@@ -66,8 +66,8 @@ class AmqpBus:
     async def ready(self) -> None:
         self._check()
         async with self._consuming.channel("look at the topology") as channel, asyncio.timeout(CALL_S):
-            for target in (*self._queues, *self._streams):
-                await channel.declare_queue(target.name, passive=True)
+            for name in (*(queue.name for queue in self._queues), *(stream.name for stream in self._streams)):
+                await channel.declare_queue(name, passive=True)
 
     # -- publishing -----------------------------------------------------------------------------------------------
 

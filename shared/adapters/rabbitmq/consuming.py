@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from pamqp.common import FieldTable
 
 from shared.adapters.rabbitmq import wire
 from shared.adapters.rabbitmq.connections import CALL_S, translated
@@ -24,7 +25,7 @@ class Inbox:
         self._changed = asyncio.Event()
         self.ended = False
 
-    async def start(self, name: str, prefetch: int, arguments: dict[str, str | int] | None = None) -> None:
+    async def start(self, name: str, prefetch: int, arguments: FieldTable | None = None) -> None:
         """Subscribe. Raises what aio-pika raises."""
         async with asyncio.timeout(CALL_S):
             await self._channel.set_qos(prefetch_count=prefetch)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from itertools import count
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import aio_pika
 from aio_pika import exceptions
@@ -85,4 +85,5 @@ async def _one(channel: AbstractChannel, parcel: Parcel) -> ConfirmationFrameTyp
     exchange = (
         await channel.get_exchange(parcel.exchange, ensure=False) if parcel.exchange else channel.default_exchange
     )
-    return await exchange.publish(parcel.message, parcel.key, mandatory=True)
+    confirmed = await exchange.publish(parcel.message, parcel.key, mandatory=True)
+    return cast(ConfirmationFrameType | None, confirmed)

@@ -62,7 +62,7 @@ def dead_of(queue: Queue) -> str:
 
 
 async def _declare_exchanges(channel: AbstractChannel, queues: Sequence[Queue], streams: Sequence[Stream]) -> None:
-    for name in sorted({target.exchange for target in (*queues, *streams)}):
+    for name in sorted({queue.exchange for queue in queues} | {stream.exchange for stream in streams}):
         await channel.declare_exchange(name, "topic", durable=True)
     await channel.declare_exchange(DEAD_LETTERS_EXCHANGE, "direct", durable=True)
 

@@ -12,10 +12,10 @@ from sqlalchemy import Connection, Table, select
 from services.auth import store
 from services.auth.demo_users import BIO, CLIMATE
 from services.auth.settings import AuthSettings, Issuer
-from shared.adapters.migrating import differences
 from shared.contracts.commands import Principal
 from shared.contracts.questions import Context, Decision, DecisionRequest
 from shared.errors import Misconfigured
+from shared.runtime.migrating import differences
 from tests.builders import TestClock, a_job
 from tests.unit.auth.world import URL, Auth, FakeIssuer, auth, entitlement, item_for, message_for, trusted
 

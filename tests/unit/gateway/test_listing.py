@@ -11,9 +11,9 @@ from services.gateway import event_log, job_view, listing, store
 from services.gateway.event_log import Entry
 from services.gateway.listing import JobFilter
 from services.gateway.permissions import Sight, Told
-from shared.adapters.migrating import differences
 from shared.adapters.sqlite import open_store
 from shared.job import JobState
+from shared.runtime.migrating import differences
 from tests.builders import ALICE, NOON, VO, a_job
 
 pytestmark = pytest.mark.fast

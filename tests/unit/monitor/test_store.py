@@ -7,8 +7,8 @@ import pytest
 from services.monitor import store
 from services.monitor.attempts import AttemptRecord, Identity, observe
 from services.monitor.store import record_from, row_of
-from shared.adapters.migrating import differences
 from shared.adapters.sqlite import open_store
+from shared.runtime.migrating import differences
 from tests.builders import VO
 from tests.unit.monitor.builders import allocation_seen, an_attempt, ended, evaluation_seen, full, job_seen
 

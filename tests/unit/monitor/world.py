@@ -170,5 +170,5 @@ class Running:
     async def until(self, holds: Callable[[Connection], bool]) -> None:
         """Return once the store shows it; another process may have written it, so nobody could wake us."""
         async with asyncio.timeout(DEADLINE_S):
-            while not await self.store.read(holds):  # noqa: ASYNC110
+            while not await self.store.read(holds):
                 await asyncio.sleep(0)

@@ -20,7 +20,8 @@ BUSY, AWAY, NEVER = verdict(V.CPU_BUSY, True), verdict(V.CORDONED, True, "lyon")
     ("verdicts", "code"),
     [((BUSY, AWAY, NEVER), R.WAITING_FOR_ROOM), ((AWAY, NEVER), R.WAITING_FOR_SITE), ((NEVER,), R.NO_SITE_FITS),
      ((), R.NO_SITE_FITS), ((verdict(V.NO_ROOM_ON_ONE_NODE),), R.NO_SITE_FITS),
-     ((verdict(V.NO_ROOM_ON_ONE_NODE, True),), R.WAITING_FOR_ROOM), ((verdict(V.TRIED_BEFORE, True),), R.WAITING_FOR_ROOM)],
+     ((verdict(V.NO_ROOM_ON_ONE_NODE, True),), R.WAITING_FOR_ROOM),
+     ((verdict(V.TRIED_BEFORE, True),), R.WAITING_FOR_ROOM)],
 )  # fmt: skip
 def test_why_nothing_fits(verdicts: tuple[Verdict, ...], code: ReasonCode) -> None:
     assert explaining.waiting_reason(verdicts).code is code

@@ -19,9 +19,7 @@ LOST = because(ReasonCode.SITE_LOST)
 
 def after(failure: FailureClass, *, used: int = 0, number: int = 1, **spec: object) -> Again | End:
     outcome = Outcome(AttemptStatus.FAILED, failure, exit_code=1)
-    return retry.after_outcome(
-        a_spec(**spec), outcome, number=number, retries_used=used, jitter=0.5, limits=LIMITS
-    )
+    return retry.after_outcome(a_spec(**spec), outcome, number=number, retries_used=used, jitter=0.5, limits=LIMITS)
 
 
 @pytest.mark.parametrize("failure", sorted(set(FailureClass) - {FailureClass.DRAINED, FailureClass.EVICTED}))
@@ -66,9 +64,7 @@ def test_on_lost_decides_about_what_may_come_back(on_lost: str, expected: type) 
 @pytest.mark.parametrize(("on_lost", "expected"), [("retry", Again), ("wait", End), ("fail", End)])
 def test_there_is_no_waiting_for_what_is_lost_for_good(on_lost: str, expected: type) -> None:
     outcome = Outcome(AttemptStatus.LOST)
-    found = retry.after_outcome(
-        a_spec(on_lost=on_lost), outcome, number=1, retries_used=0, jitter=0, limits=LIMITS
-    )
+    found = retry.after_outcome(a_spec(on_lost=on_lost), outcome, number=1, retries_used=0, jitter=0, limits=LIMITS)
     assert isinstance(found, expected)
     assert found.reason.code is ReasonCode.NODE_LOST
 

@@ -36,7 +36,10 @@ def a_waiting(number: int = 1, owner: Principal = ALICE, **spec: object) -> tupl
 
 
 def plan(
-    *waiting: tuple[Job, str], snapshot: Snapshot = TWO, answers: Mapping[Question, Answer] | None = None, most: int = 64
+    *waiting: tuple[Job, str],
+    snapshot: Snapshot = TWO,
+    answers: Mapping[Question, Answer] | None = None,
+    most: int = 64,
 ) -> Plan:
     given = YesToAll() if answers is None else answers
     return rounds.plan(waiting, snapshot, given, NOON, namespace_of=lambda vo: "default", most=most)

@@ -3,7 +3,7 @@
 from alembic import op
 
 from services.scheduler import store
-from shared.adapters.migrating import create_tables
+from shared.runtime.migrating import create_tables
 
 revision = "0001"
 down_revision = None

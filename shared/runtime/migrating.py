@@ -9,7 +9,7 @@ How a first version looks (`versions/0001_first.py`), every table by name:
 
     from alembic import op
     from services.scheduler import store
-    from shared.adapters.migrating import create_tables
+    from shared.runtime.migrating import create_tables
 
     revision, down_revision = "0001", None
 
