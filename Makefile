@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 BUS ?= embedded
 ARGS ?=
 
-.PHONY: run up test fast lint types contracts format docs docs-check bench lock clean
+.PHONY: run up test fast lint types contracts format docs docs-check lock clean
 .DEFAULT_GOAL := run
 
 # -- set-up -------------------------------------------------------------------------------------------------------
@@ -58,9 +58,6 @@ docs: $(VENV)/.dev-ready  ## write the generated diagrams and references
 
 docs-check: $(VENV)/.dev-ready  ## fail when a generated document is not up to date
 	@$(BIN)/serai-platform docs docs --check
-
-bench: $(VENV)/.dev-ready  ## measure, and write bench/results.json
-	@$(BIN)/python -m bench $(ARGS)
 
 LOCK := $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --strip-extras \
 	--allow-unsafe --no-annotate --build-deps-for editable
