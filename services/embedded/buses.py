@@ -19,11 +19,12 @@ async def open_bus(settings: EmbeddedSettings, folder: DataFolder) -> AsyncItera
         finally:
             await bus.close()
         return
-    from shared.adapters.rabbitmq import AmqpBus  # not loaded, and not paid for, without a broker
+    from shared.adapters.rabbitmq import AmqpBus, declare  # not loaded, and not paid for, without a broker
     from shared.adapters.rabbitmq.throwaway import broker
 
     async with contextlib.AsyncExitStack() as stack:
         url = settings.amqp_url or await stack.enter_async_context(broker(folder.path / "rabbitmq"))
+        await declare(url)
         amqp = await AmqpBus.open(url)
         stack.push_async_callback(amqp.close)
         yield amqp

@@ -27,4 +27,4 @@ def configure(level: str = "info", *, pretty: bool = False) -> None:
 
 def get(name: str) -> FilteringBoundLogger:
     """The logger of one room, e.g. `scheduler.handlers`; bind job_id, site and cause to what you log."""
-    return cast(FilteringBoundLogger, structlog.get_logger().bind(room=name))
+    return cast(FilteringBoundLogger, structlog.get_logger(room=name))
