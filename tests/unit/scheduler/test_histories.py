@@ -18,6 +18,7 @@ from shared.contracts.events import (
 from shared.contracts.questions import Decision
 from shared.contracts.routes import SCHEDULER_COMMANDS
 from shared.engine import Submission, Submitted
+from shared.errors import OutcomeUnknown, Unavailable
 from shared.ids import AttemptId
 from shared.job import AttemptStatus, FailureClass, JobState
 from shared.site import SiteCapacity, SiteHealth
@@ -134,6 +135,18 @@ async def test_a_failed_attempt_is_closed_and_then_tried_again(world: World) -> 
     assert isinstance(ended, JobEnded) and ended.exit_code == 3
 
 
+async def test_a_register_in_doubt_is_sent_again_with_the_same_nonce(world: World) -> None:
+    engine, job = world.engines["prague"], a_job()
+    engine.answers = [OutcomeUnknown("no answer"), OutcomeUnknown("no answer")]
+    await world.submit(job)
+    for tries in (1, 2):
+        await world.until_tried(job.job_id, tries)
+        world.clock.forward(1)
+    await engine.until(lambda engine: len(engine.orders) == 3)
+    assert len({order.nonce for order in engine.orders}) == 1
+    await world.until_kept(lambda c: c.exec_driver_sql("select count(*) from owed").scalar() == 0)
+
+
 async def test_a_register_is_not_sent_again_once_the_site_has_shown_the_job(world: World) -> None:
     engine, job = world.engines["prague"], a_job()
     engine.away = True
@@ -164,6 +177,20 @@ async def test_a_job_that_every_site_refuses_has_failed(world: World) -> None:
     assert "1 error occurred" in ended.reason.message
 
 
+async def test_an_attempt_that_does_not_start_goes_to_another_site(two: World) -> None:
+    engine, job = two.engines["prague"], a_job(placement={"prefer_sites": ["prague"]}, start_deadline_s=60)
+    await two.submit(job)
+    await engine.until(lambda engine: len(engine.living) == 1)
+    await two.attempt(job, A.PENDING)
+    await two.settled()
+    two.clock.forward(61)
+    await engine.until(lambda engine: first(job) in engine.closed)
+    assert two.states(job.job_id) == ["queued", "placed"]
+    await two.attempt(job, A.STOPPED)
+    placed = await two.until_state(job.job_id, S.PLACED, times=2)
+    assert (placed.site, placed.attempt) == ("lyon", 2)
+
+
 # -- cancelling ---------------------------------------------------------------------------------------------------
 
 
@@ -175,6 +202,20 @@ async def test_a_cancel_that_comes_before_its_job_is_applied_when_the_job_comes(
     await world.until_state(job.job_id, S.CANCELLED)
     assert world.states(job.job_id) == ["queued", "cancelled"]
     assert world.engines["prague"].orders == []
+
+
+async def test_a_running_job_is_cancelled_when_its_site_has_stopped_it(world: World) -> None:
+    engine, job = world.engines["prague"], a_job()
+    await world.submit(job)
+    await engine.until(lambda engine: len(engine.living) == 1)
+    await world.attempt(job, A.RUNNING)
+    await world.cancel(job.job_id, ALICE, VO)
+    await engine.until(lambda engine: first(job) in engine.closed)
+    await world.until_state(job.job_id, S.CANCELLING)
+    engine.end(first(job))
+    await world.attempt(job, A.STOPPED)
+    ended = await world.until_state(job.job_id, S.CANCELLED)
+    assert isinstance(ended, JobCancelled) and ended.confirmed
 
 
 async def test_a_site_that_is_away_owes_the_stop_after_the_cancel_is_over(world: World) -> None:
@@ -285,6 +326,22 @@ async def test_the_forgotten_attempt_of_a_site_that_comes_back_is_stopped(two: W
     assert two.states(job.job_id)[-1] == "placed"
     await two.attempt(job, A.SUCCEEDED, number=2, site="lyon")
     await two.until_state(job.job_id, S.SUCCEEDED)
+
+
+async def test_a_critical_check_alone_gives_nothing_up(two: World) -> None:
+    job, later = a_job(1, placement={"prefer_sites": ["prague"]}), a_job(2)
+    await two.submit(job)
+    await two.until_state(job.job_id, S.PLACED)
+    await two.attempt(job, A.RUNNING)
+    await two.until_state(job.job_id, S.RUNNING)
+    two.registry.set_health("prague", SiteHealth.CRITICAL)
+    await two.until_kept(
+        lambda c: c.exec_driver_sql("select count(*) from sites where critical_since is not null").scalar() == 1
+    )
+    two.clock.forward(1000)
+    await two.submit(later)
+    assert (await two.until_state(later.job_id, S.PLACED)).site == "lyon"
+    assert two.states(job.job_id)[-1] == "running"
 
 
 async def test_strays_are_stopped_and_current_attempts_are_not(world: World) -> None:
@@ -415,6 +472,20 @@ async def test_a_site_that_policy_closes_to_the_owner_is_passed_over(two: World)
 # -- going down and coming up -------------------------------------------------------------------------------------
 
 
+async def test_a_restart_loses_nothing_that_was_owed(world: World) -> None:
+    engine, job = world.engines["prague"], a_job()
+    engine.away = True
+    await world.submit(job)
+    await world.until_state(job.job_id, S.PLACED)
+    await world.until_tried(job.job_id, 1)
+    await world.stop()
+    engine.away = False
+    world.clock.forward(1)
+    await world.start()
+    await engine.until(lambda engine: len(engine.living) == 1)
+    assert len(engine.orders) == 1
+
+
 async def test_a_leader_that_was_deposed_writes_nothing(world: World) -> None:
     """Another copy takes the lease: this one stops placing, and goes on once the lease is free again."""
     world.clock.forward(60)
@@ -429,3 +500,13 @@ async def test_a_leader_that_was_deposed_writes_nothing(world: World) -> None:
     await world.until_state(job.job_id, S.PLACED)
     kept = await world.job(job.job_id)
     assert kept.attempt is not None and kept.attempt.fence > other.fence
+
+
+async def test_sites_that_answer_nothing_but_errors_do_not_hold_up_the_others(two: World) -> None:
+    two.engines["prague"].answers = [Unavailable("500") for _ in range(50)]
+    stuck, fine = a_job(1, placement={"allow_sites": ["prague"]}), a_job(2, placement={"allow_sites": ["lyon"]})
+    for job in (stuck, fine):
+        await two.submit(job)
+    await two.engines["lyon"].until(lambda engine: len(engine.living) == 1)
+    await two.until_tried(stuck.job_id, 1)
+    assert len(two.engines["prague"].living) == 0

@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx2 as httpx
+import orjson
 from fastapi import FastAPI
 from joserfc import jws
 from joserfc.jwk import OKPKey
 from pydantic import SecretStr
+from sqlalchemy import Connection, select
 
 from services.scheduler import store as statements
 from services.scheduler import tables, wiring
@@ -43,7 +45,7 @@ from shared.contracts.events import (
     SiteObserved,
 )
 from shared.contracts.questions import Decision, DecisionRequest
-from shared.contracts.routes import EVENT_LOG
+from shared.contracts.routes import EVENT_LOG, SCHEDULER_COMMANDS, SCHEDULER_REPORTS
 from shared.errors import Unavailable
 from shared.ids import AttemptId
 from shared.job import AttemptStatus, FailureClass, JobState
@@ -101,8 +103,6 @@ def read_grant(principal: Principal, memberships: Mapping[str, list[str]], at: d
 
 
 def signed(payload: dict[str, Any], kind: str) -> str:
-    import orjson
-
     header = {"alg": tokens.ALGORITHM, "kid": "k1", "typ": kind}
     return jws.serialize_compact(header, orjson.dumps(payload), KEY, algorithms=[tokens.ALGORITHM])
 
@@ -266,21 +266,27 @@ class World:
             while not await self.store.read(condition):
                 await asyncio.sleep(0)
 
+    async def until_tried(self, job_id: UUID, times: int) -> None:
+        """Return when a call for the job has been made and noted this often."""
+        query = select(tables.owed.c.tries).where(tables.owed.c.job_id == str(job_id))
+
+        def tried(connection: Connection) -> bool:
+            made = connection.execute(query).scalar()
+            return made is not None and made >= times
+
+        await self.until_kept(tried)
+
     async def job(self, job_id: UUID) -> Job:
         found = await self.store.read(lambda connection: statements.load(connection, job_id))
         assert found is not None
         return found
 
     async def owed(self) -> list[tuple[str, int, str]]:
-        from sqlalchemy import select
-
         query = select(tables.owed.c.job_id, tables.owed.c.number, tables.owed.c.call)
         return await self.store.read(lambda connection: [tuple(row) for row in connection.execute(query)])
 
     async def settled(self) -> None:
         """Return when every message published so far has been handled."""
-        from shared.contracts.routes import SCHEDULER_COMMANDS, SCHEDULER_REPORTS
-
         async with asyncio.timeout(DEADLINE_S):
             while await self.bus.depth(SCHEDULER_COMMANDS) or await self.bus.depth(SCHEDULER_REPORTS):
                 await asyncio.sleep(0)

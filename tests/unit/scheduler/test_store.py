@@ -1,0 +1,153 @@
+"""Rows and statements: what is saved is what is read, and nobody overwrites what they have not seen."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from services.scheduler import queue_store, store, wiring
+from services.scheduler.deadlines import Deadline, Graces
+from services.scheduler.decisions import Call, CancelAsked, Passed
+from services.scheduler.queueing import QueueKey
+from services.scheduler.records import Job
+from shared.adapters.sqlite import SqliteStore, open_store
+from shared.contracts.commands import CancelJob
+from shared.contracts.reasons import ReasonCode, because
+from shared.job import AttemptStatus
+from shared.runtime.migrating import differences
+from tests.builders import ALICE, BOB, NOON, VO, job_id
+from tests.unit.scheduler.builders import History, later, placed, seen
+
+pytestmark = pytest.mark.fast
+GRACES = Graces()
+S = AttemptStatus
+
+
+@pytest.fixture
+async def kept(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    opened = await open_store(tmp_path / "scheduler.sqlite", wiring.MIGRATIONS, synchronous="OFF")
+    yield opened
+    await opened.close()
+
+
+async def insert(kept: SqliteStore, *jobs: Job) -> None:
+    for job in jobs:
+        await kept.transact(lambda c, job=job: store.insert_job(c, job, GRACES))  # type: ignore[misc]
+
+
+async def load(kept: SqliteStore, job: Job) -> Job:
+    found = await kept.read(lambda c: store.load(c, job.id))
+    assert found is not None
+    return found
+
+
+async def test_the_migrations_make_the_tables_that_the_code_has(kept: SqliteStore) -> None:
+    assert await kept.transact(lambda c: differences(c, store.metadata)) == []
+
+
+@pytest.mark.parametrize("told", [0, 1, 2, 3, 4])
+async def test_a_job_comes_back_as_it_was_saved(kept: SqliteStore, told: int) -> None:
+    things = [placed(), seen(S.RUNNING), seen(S.DISCONNECTED, sequence=2), seen(S.FAILED, sequence=3)]
+    history = History(retries={"attempts": 1}, labels={"a": "b"})
+    await insert(kept, history.job)
+    before = await load(kept, history.job)
+    history.tell(*things[:told])
+    await kept.transact(lambda c: store.save(c, before, history.job, GRACES))
+    assert await load(kept, history.job) == replace(history.job, revision=2)
+
+
+async def test_a_save_over_somebody_elses_is_refused(kept: SqliteStore) -> None:
+    history = History()
+    await insert(kept, history.job)
+    before = await load(kept, history.job)
+    history.tell(placed())
+    await kept.transact(lambda c: store.save(c, before, history.job, GRACES))
+    with pytest.raises(store.Raced):
+        await kept.transact(lambda c: store.save(c, before, History().tell(CancelAsked(NOON)).job, GRACES))
+    assert (await load(kept, history.job)).state == "placed"
+
+
+async def test_the_queue_comes_by_priority_then_turn(kept: SqliteStore) -> None:
+    urgent = replace(History(number=3, priority=90).job, turn=9)
+    first, second = replace(History(number=2).job, turn=0), replace(History(number=1).job, turn=1)
+    await insert(kept, second, urgent, first)
+    page = await kept.read(lambda c: queue_store.page(c, NOON, after=None, without=(), most=10))
+    assert [waiting.job.id for waiting in page] == [urgent.id, first.id, second.id]
+    rest = await kept.read(lambda c: queue_store.page(c, NOON, after=page[0].key, without=(), most=10))
+    assert [waiting.job.id for waiting in rest] == [first.id, second.id]
+    none = await kept.read(lambda c: queue_store.page(c, NOON, after=None, without={page[0].shape}, most=10))
+    assert none == []
+    assert await kept.read(lambda c: queue_store.position(c, QueueKey(*page[2].key))) == 2
+
+
+async def test_a_job_that_backs_off_is_left_out_until_its_time(kept: SqliteStore) -> None:
+    await insert(kept, replace(History().job, not_before=later(10)))
+    for seconds, there in ((9, 0), (10, 1)):
+        at = later(seconds)
+        page = await kept.read(lambda c, at=at: queue_store.page(c, at, after=None, without=(), most=9))  # type: ignore[misc]
+        assert len(page) == there
+
+
+async def test_turns_are_given_by_owner(kept: SqliteStore) -> None:
+    for number in (1, 2, 3):
+        turn = await kept.read(lambda c: queue_store.next_turn(c, 50, ALICE))
+        assert turn == number - 1
+        await insert(kept, replace(History(number=number).job, turn=turn))
+    assert await kept.read(lambda c: queue_store.next_turn(c, 50, BOB)) == 0
+    assert await kept.read(lambda c: queue_store.next_turn(c, 10, ALICE)) == 0
+
+
+async def test_only_waiting_reasons_count_as_told(kept: SqliteStore) -> None:
+    told = replace(History(number=1).job, reason=because(ReasonCode.WAITING_FOR_ROOM))
+    untold = History(number=2).job
+    await insert(kept, told, untold)
+    found = await kept.read(lambda c: queue_store.untold(c, later(9), later(9), 10))
+    assert [waiting.job.id for waiting in found] == [untold.id]
+    shape = found[0].shape
+    other = await kept.read(lambda c: queue_store.told_otherwise(c, shape, ReasonCode.NO_SITE_FITS, later(9), 10))
+    assert [waiting.job.id for waiting in other] == [told.id]
+
+
+async def test_an_owed_call_is_kept_once_and_put_off(kept: SqliteStore) -> None:
+    for _ in range(2):
+        await kept.transact(
+            lambda c: store.owe(c, job_id(1), 1, Call.CLOSE, cluster="prague", namespace="default", now=NOON)
+        )
+    (owed,) = await kept.read(lambda c: store.due_calls(c, "prague", NOON, 9))
+    await kept.transact(lambda c: store.owe_later(c, owed, later(5), "away"))
+    assert await kept.read(lambda c: store.due_calls(c, "prague", later(4), 9)) == []
+    (again,) = await kept.read(lambda c: store.due_calls(c, "prague", later(5), 9))
+    assert again.tries == 1
+    await kept.transact(lambda c: store.due_again(c, "prague", NOON))
+    assert len(await kept.read(lambda c: store.due_calls(c, "prague", NOON, 9))) == 1
+
+
+@pytest.mark.parametrize(("own", "vo", "applied"), [(None, VO, True), (ALICE, VO, True), (BOB, VO, False),
+                                                    (None, "vo.other", False)])  # fmt: skip
+async def test_an_early_cancel_reaches_only_what_its_grant_covers(
+    kept: SqliteStore, own: object, vo: str, applied: bool
+) -> None:
+    job = History().job
+    command = CancelJob(job_id=job.id, vo=vo, requested_by=BOB, requested_at=later(3))
+    await kept.transact(lambda c: store.keep_cancel(c, command, own, NOON))  # type: ignore[arg-type]
+    assert await kept.transact(lambda c: store.take_cancel(c, job)) == (later(3) if applied else None)
+    assert await kept.transact(lambda c: store.take_cancel(c, job)) is None
+
+
+async def test_what_was_observed_earlier_does_not_overwrite_what_was_later(kept: SqliteStore) -> None:
+    for at, suspect in ((later(5), True), (later(3), False)):
+        await kept.transact(
+            lambda c, at=at, suspect=suspect: store.save_site(c, "prague", "health_at", at, {"suspect": suspect})  # type: ignore[misc]
+        )
+    (record,) = await kept.read(queue_store.read_sites)
+    assert record.suspect
+
+
+async def test_ended_jobs_are_forgotten_after_their_time_with_all_that_is_theirs(kept: SqliteStore) -> None:
+    over, live = History(number=1).tell(Passed(Deadline.MAX_WAIT)).job, History(number=2).job
+    await insert(kept, over, live)
+    assert await kept.transact(lambda c: queue_store.forget_jobs(c, NOON, 10)) == 0
+    assert await kept.transact(lambda c: queue_store.forget_jobs(c, later(60), 10)) == 1
+    assert await kept.read(lambda c: store.known(c, live.id))
+    assert not await kept.read(lambda c: store.known(c, over.id))
