@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 BUS ?= embedded
+NOMAD ?= embedded
 ARGS ?=
 
 .PHONY: run up test fast lint types contracts format docs docs-check lock clean
@@ -25,10 +26,10 @@ $(VENV)/.dev-ready: $(VENV)/.run-ready requirements-dev.lock
 # -- the platform -------------------------------------------------------------------------------------------------
 
 run: $(VENV)/.run-ready  ## run the example jobs on the embedded platform (BUS=amqp: over a RabbitMQ)
-	@$(BIN)/serai-platform run --bus $(BUS) $(ARGS)
+	@$(BIN)/serai-platform run --bus $(BUS) --nomad $(NOMAD) $(ARGS)
 
 up: $(VENV)/.run-ready  ## start the embedded platform and leave it running
-	@$(BIN)/serai-platform up --bus $(BUS) $(ARGS)
+	@$(BIN)/serai-platform up --bus $(BUS) --nomad $(NOMAD) $(ARGS)
 
 # -- development --------------------------------------------------------------------------------------------------
 

@@ -15,18 +15,19 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 Data = Annotated[Path, typer.Option(help="Folder for databases, keys, logs and the sites' own state.")]
 Port = Annotated[int, typer.Option(help="Port of the gateway; the next free one if it is taken.")]
 Bus = Annotated[str, typer.Option(help="embedded, or amqp: a RabbitMQ at AMQP_URL, or Debian's, started for it.")]
+Nomad = Annotated[str, typer.Option(help="embedded, auto (a real Nomad if one is found), or a binary's path.")]
 Sites = Annotated[Path | None, typer.Option(help="YAML file of sites instead of the three built-in ones.")]
 
 
 @app.command()
 def up(
-    port: Port = 8080, data: Data = Path(".serai"), sites: Sites = None, bus: Bus = "embedded", mock: bool = False,
-    log_level: str = "warning",
+    port: Port = 8080, data: Data = Path(".serai"), sites: Sites = None, bus: Bus = "embedded",
+    nomad: Nomad = "embedded", mock: bool = False, log_level: str = "warning",
 ) -> None:  # fmt: skip
     """Start the whole platform in one process and leave it running; Ctrl-C stops it, a new start goes on."""
     from services.embedded import running
 
-    settings = _embedded(port=port, data=data, sites=sites, bus=bus, mock=mock, log_level=log_level)
+    settings = _embedded(port=port, data=data, sites=sites, bus=bus, nomad=nomad, mock=mock, log_level=log_level)
     _run(running.up(settings))
 
 
@@ -35,14 +36,46 @@ def run(
     examples: Annotated[Path, typer.Option(help="Folder of example jobs.")] = Path("examples"),
     port: Port = 8080,
     data: Annotated[Path | None, typer.Option(help="Folder to use; a fresh one if left out.")] = None,
-    sites: Sites = None, bus: Bus = "embedded", log_level: str = "error",
+    sites: Sites = None, bus: Bus = "embedded", nomad: Nomad = "embedded", log_level: str = "error",
 ) -> None:  # fmt: skip
     """Start the platform, run the example jobs, show them, stop; exit 0 only if each ended as expected."""
     from services.embedded import running
 
     folder = data or running.fresh_folder()
-    settings = _embedded(port=port, data=folder, sites=sites, bus=bus, log_level=log_level, end_tasks=True)
+    settings = _embedded(port=port, data=folder, sites=sites, bus=bus, nomad=nomad, log_level=log_level, end_tasks=True)
     raise typer.Exit(_run(running.run_examples(settings, examples)))
+
+
+@app.command()
+def gateway() -> None:
+    """Run the gateway alone, on real parts; settings from the environment (docs/settings.md)."""
+    from services.gateway.process import work
+
+    _alone("gateway", work)
+
+
+@app.command()
+def scheduler() -> None:
+    """Run the scheduler alone, on real parts."""
+    from services.scheduler.process import work
+
+    _alone("scheduler", work)
+
+
+@app.command()
+def monitor() -> None:
+    """Run the monitor alone, on real parts."""
+    from services.monitor.process import work
+
+    _alone("monitor", work)
+
+
+@app.command()
+def auth() -> None:
+    """Run auth alone, on real parts."""
+    from services.auth.process import work
+
+    _alone("auth", work)
 
 
 @app.command()
@@ -96,6 +129,12 @@ def docs(
     if check and changed:
         print("Run `make docs` and commit what it writes.", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _alone(service: str, work: Any) -> None:
+    from shared.processes import backing
+
+    _run(backing.run(service, work))
 
 
 def _embedded(**given: Any) -> Any:

@@ -17,9 +17,9 @@ from pydantic import SecretStr
 from services.auth import dev_issuer
 from services.auth import wiring as auth_wiring
 from services.auth.settings import AuthSettings
-from services.embedded.agent import AgentSettings, EmbeddedAgent
+from services.embedded.agents import HOST, MHZ_PER_CORE, Agent, open_agents
 from services.embedded.buses import open_bus
-from services.embedded.folder import FIRST_AGENT_PORT, DataFolder, open_folder
+from services.embedded.folder import DataFolder, open_folder
 from services.embedded.settings import EmbeddedSettings
 from services.embedded.sites import EmbeddedSite, read_sites
 from services.gateway import wiring as gateway_wiring
@@ -38,14 +38,11 @@ from shared.ports import MessageBus, Store
 from shared.runtime.clock import system_clock
 from shared.runtime.in_process import InProcessTransport
 from shared.runtime.questions import Questions
-from shared.runtime.service import Service, run_services
+from shared.runtime.service import Service, drain, run_services
 from shared.runtime.serving import HttpServer
 from shared.runtime.telemetry import Tracer
 from shared.runtime.tokens import GrantVerifier, keys_of
 from shared.site import Site
-
-HOST = "127.0.0.1"
-MHZ_PER_CORE = 1000
 
 T = TypeVar("T")
 Around = Callable[[str, Any], Any]
@@ -65,7 +62,7 @@ class Platform:
 
     gateway: str
     issuer: str
-    agents: dict[str, EmbeddedAgent]
+    agents: Mapping[str, Agent]
     services: list[Service]
     running: "asyncio.Task[None]"
 
@@ -96,12 +93,16 @@ class Platform:
 
 @contextlib.asynccontextmanager
 async def platform(
-    settings: EmbeddedSettings, around: Around = as_it_is, overrides: Overrides | None = None
-) -> AsyncIterator[Platform]:
-    """The platform, running and ready; stopped in order at the end. Tasks at the sites run on, as with Nomad."""
+    settings: EmbeddedSettings, around: Around = as_it_is, overrides: Overrides | None = None,
+    agents: Mapping[str, Agent] | None = None,
+) -> AsyncIterator[Platform]:  # fmt: skip
+    """The platform, running and ready; stopped in order at the end. Tasks at the sites run on, as with Nomad.
+
+    `agents` that are handed in, one for each site, run already and outlive the platform.
+    """
     folder = open_folder(settings.data)
     async with contextlib.AsyncExitStack() as stack:
-        parts = await _Parts.open(settings, folder, stack, around, overrides or {})
+        parts = await _Parts.open(settings, folder, stack, around, overrides or {}, agents)
         issuer, auth = await parts.auth()
         scheduler = await parts.scheduler(auth)
         monitor = await parts.monitor(auth, scheduler)
@@ -111,6 +112,7 @@ async def platform(
         running = asyncio.create_task(run_services(services, stopping), name="services")
         stack.push_async_callback(_stop, stopping, running)
         address = await parts.serve(gateway.app, "gateway", settings.port)
+        stack.push_async_callback(drain, services)
         up = Platform(address, issuer, parts.agents, services, running)
         await up.wait_until_ready(settings.ready_within_s)
         yield up
@@ -130,7 +132,7 @@ class _Parts:
     stack: contextlib.AsyncExitStack
     around: Around
     overrides: Overrides
-    agents: dict[str, EmbeddedAgent]
+    agents: Mapping[str, Agent]
     clusters: dict[str, NomadCluster]
     registry: MemoryRegistry
     bus: MessageBus
@@ -139,10 +141,10 @@ class _Parts:
     @classmethod
     async def open(
         cls, settings: EmbeddedSettings, folder: DataFolder, stack: contextlib.AsyncExitStack, around: Around,
-        overrides: Overrides,
+        overrides: Overrides, running: Mapping[str, Agent] | None,
     ) -> "_Parts":  # fmt: skip
         sites = read_sites(settings.sites)
-        agents = {site.name: await _agent(site, folder, settings, stack) for site in sites}
+        agents = running or await open_agents(sites, folder, settings, stack)
         clusters = {name: NomadCluster(_cluster(name, agent, settings)) for name, agent in agents.items()}
         for cluster in clusters.values():
             stack.push_async_callback(cluster.aclose)
@@ -172,7 +174,8 @@ class _Parts:
         """The scheduler, and with it the registry's look at its sites (Consul's work elsewhere)."""
         service = await scheduler_wiring.assemble(
             self.told(SchedulerSettings, "scheduler"), store=await self.store("scheduler"), bus=self.bus,
-            registry=self.registry, auth=self.ask(auth), verifier=self.verifier(auth), clock=system_clock,
+            registry=self.around("registry", self.registry), auth=self.ask(auth), verifier=self.verifier(auth),
+            clock=system_clock,
             engines={name: self.around("engine", cluster.engine) for name, cluster in self.clusters.items()},
             tracer=self.tracer("scheduler"), rng=random.Random(),
         )  # fmt: skip
@@ -183,8 +186,8 @@ class _Parts:
         return await monitor_wiring.assemble(
             self.told(MonitorSettings, "monitor"), store=await self.store("monitor"), bus=self.bus,
             watches={name: self.around("watch", cluster.watch) for name, cluster in self.clusters.items()},
-            sites=self.registry, scheduler=self.ask(scheduler), verifier=self.verifier(auth), clock=system_clock,
-            tracer=self.tracer("monitor"),
+            sites=self.around("registry", self.registry), scheduler=self.ask(scheduler),
+            verifier=self.verifier(auth), clock=system_clock, tracer=self.tracer("monitor"),
         )  # fmt: skip
 
     async def gateway(self, issuer: str, auth: Service, scheduler: Service, monitor: Service) -> Service:
@@ -228,25 +231,7 @@ class _Parts:
         return server.address
 
 
-async def _agent(
-    site: EmbeddedSite, folder: DataFolder, settings: EmbeddedSettings, stack: contextlib.AsyncExitStack
-) -> EmbeddedAgent:
-    drivers = ("raw_exec", "exec", "mock_driver") if settings.mock else ("raw_exec", "exec")
-    agent = EmbeddedAgent(
-        AgentSettings(
-            name=site.name, region=site.name, data_dir=folder.path / "sites" / site.name, host=HOST,
-            port=folder.port(f"site/{site.name}", FIRST_AGENT_PORT), cpu_mhz=round(site.cores * MHZ_PER_CORE),
-            memory_mb=site.memory_mib, disk_mb=site.disk_mib, country=site.country, drivers=drivers,
-            gpus=tuple(("nvidia", "gpu", model, count) for model, count in site.gpus.items()),
-            client_tick_s=settings.client_tick_s, end_tasks_at_stop=settings.end_tasks, event_buffer_size=1000,
-        )
-    )  # fmt: skip
-    await agent.start()
-    stack.push_async_callback(agent.stop)
-    return agent
-
-
-def _site(site: EmbeddedSite, agent: EmbeddedAgent, settings: EmbeddedSettings) -> Site:
+def _site(site: EmbeddedSite, agent: Agent, settings: EmbeddedSettings) -> Site:
     hardware = (*site.hardware, "mock") if settings.mock else site.hardware
     return Site(
         name=site.name, country=site.country, vos=site.vos, cluster=site.name, address=agent.address,
@@ -255,5 +240,5 @@ def _site(site: EmbeddedSite, agent: EmbeddedAgent, settings: EmbeddedSettings) 
     )  # fmt: skip
 
 
-def _cluster(name: str, agent: EmbeddedAgent, settings: EmbeddedSettings) -> ClusterSettings:
+def _cluster(name: str, agent: Agent, settings: EmbeddedSettings) -> ClusterSettings:
     return ClusterSettings(name=name, address=agent.address, region=name, allow_mock=settings.mock)

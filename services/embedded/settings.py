@@ -27,6 +27,10 @@ class EmbeddedSettings(BaseSettings):
     client_tick_s: float = Field(
         0.0, ge=0, le=5, description="Seconds between status updates of the embedded agents; a real Nomad needs 0.2."
     )
+    nomad: str = Field(
+        "embedded", description="`embedded` agents, or `auto`: a real Nomad region for each site where a `nomad` is on "
+        "PATH (or NOMAD_BIN), or the path of one."
+    )  # fmt: skip
     mock: bool = Field(False, description="Sites offer Nomad's mock_driver, which starts no process: for load tests.")
     health_interval_s: float = Field(
         5.0, gt=0, description="Seconds between looks at a site's health, as Consul's checks of Nomad servers have."

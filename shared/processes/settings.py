@@ -1,0 +1,116 @@
+"""What every process is told: where its database, the bus, the other services and the sites are.
+
+Settings come from the environment and from one YAML file (`SERAI_SETTINGS`), the environment first. The file has a
+section for the process and one for each service: `process: {amqp_url: ...}`, `gateway: {heartbeat_s: 10}`.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+import yaml
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.errors import Misconfigured
+
+FILE_VARIABLE: Final = "SERAI_SETTINGS"
+SECTIONS: Final = ("process", "gateway", "scheduler", "monitor", "auth")
+PORTS: Final = {"gateway": 8080, "auth": 8081, "scheduler": 8082, "monitor": 8083}
+"""Where a service listens when nothing else is said."""
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+class ProcessSettings(BaseSettings):
+    """One process with one service."""
+
+    model_config = SettingsConfigDict(env_prefix="SERAI_", frozen=True, extra="forbid")
+
+    service_token: SecretStr = Field(description="Secret shared by the services: how they know each other.")
+    host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` in a container.")
+    port: int = Field(
+        0, ge=0, le=65535,
+        description="TCP port. 0 = the service's own: gateway 8080, auth 8081, scheduler 8082, monitor 8083.",
+    )  # fmt: skip
+    advertise: str = Field(
+        "", description="URL under which other services reach this process; empty = `http://host:port`."
+    )
+    database_url: SecretStr = Field(
+        description="The service's own database, with its password: `postgresql://user:password@host:5432/name`, or "
+        "`sqlite:///path` for one copy. `{service}` in it becomes the service's name."
+    )  # fmt: skip
+    amqp_url: SecretStr = Field(
+        SecretStr("amqp://guest:guest@127.0.0.1:5672/"),
+        description="RabbitMQ, with user and password: `amqp://` or `amqps://user:password@host:port/vhost`.",
+    )
+    amqp_declare: bool = Field(
+        True, description="Make the exchanges and queues at start. False where the service's user may not configure: "
+        "then an administrator runs `serai-platform topology`."
+    )  # fmt: skip
+    auth_url: str = Field("http://127.0.0.1:8081", description="Where auth answers; unused with Consul.")
+    scheduler_url: str = Field("http://127.0.0.1:8082", description="Where the scheduler answers; unused with Consul.")
+    monitor_url: str = Field("http://127.0.0.1:8083", description="Where the monitor answers; unused with Consul.")
+    sites: Path | None = Field(
+        None, description="YAML file of clusters and sites (scheduler and monitor); `docs/processes.md` has its form. "
+        "Only what stands there is ever contacted."
+    )  # fmt: skip
+    site_health_interval_s: float = Field(
+        5, gt=0, description="Seconds between looks at each site's health, where Consul does not do it."
+    )
+    otlp_endpoint: str = Field(
+        "", description="URL of an OpenTelemetry collector (OTLP over HTTP), as `http://collector:4318`; empty = spans "
+        "are not sent."
+    )  # fmt: skip
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    drain_s: float = Field(
+        10, gt=0, le=120, description="Seconds for requests and tasks to end after SIGTERM; then they are cut."
+    )
+
+    def database(self, service: str) -> str:
+        """The database address of a service."""
+        return self.database_url.get_secret_value().replace("{service}", service)
+
+    def listen_port(self, service: str) -> int:
+        return self.port or PORTS[service]
+
+    def base_url(self, service: str) -> str:
+        """Where another service answers."""
+        return {"auth": self.auth_url, "scheduler": self.scheduler_url, "monitor": self.monitor_url}[service]
+
+
+def read_file(environment: Mapping[str, str] = os.environ) -> dict[str, dict[str, Any]]:
+    """The sections of the settings file, empty without one. Raises Misconfigured with file and place."""
+    name = environment.get(FILE_VARIABLE)
+    if not name:
+        return {}
+    try:
+        found = yaml.safe_load(Path(name).read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise Misconfigured(f"{FILE_VARIABLE}={name}: {error}") from error
+    if not isinstance(found, dict) or not all(isinstance(section, dict) for section in found.values()):
+        raise Misconfigured(f"{name}: write sections with settings in them: {', '.join(SECTIONS)}")
+    if unknown := sorted(set(found) - set(SECTIONS)):
+        raise Misconfigured(f"{name}: unknown section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
+    return found
+
+
+def read_settings(
+    kind: type[S], section: Mapping[str, Any], environment: Mapping[str, str] = os.environ, **given: Any
+) -> S:
+    """Settings of one kind: `given` first, then the environment, then the file's section, then defaults.
+
+    Raises Misconfigured naming each wrong setting as the environment spells it.
+    """
+    prefix = kind.model_config.get("env_prefix", "")
+    in_environment = {name.upper() for name in environment}
+    told = {name: value for name, value in section.items() if (prefix + name).upper() not in in_environment}
+    try:
+        return kind(**(told | given))
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{prefix}{'_'.join(str(part) for part in each['loc'][:1]).upper()}: {each['msg']}"
+            for each in error.errors()
+        )
+        raise Misconfigured(f"settings: {wrong} (docs/settings.md lists all)") from error

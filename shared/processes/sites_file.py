@@ -1,0 +1,92 @@
+"""The file of clusters and sites that a scheduler and a monitor are told: whom to trust, and for which VOs."""
+
+from pathlib import Path
+from typing import Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from shared.adapters.nomad import ClusterSettings
+from shared.errors import Misconfigured
+from shared.job import Country, SiteName, VoName
+from shared.site import Site
+
+
+class ListedCluster(ClusterSettings):
+    """A Nomad cluster; its token stands in a file of its own, which only the service may read."""
+
+    token_file: Path | None = Field(None, description="File with the Nomad ACL token, instead of `token`.")
+
+    def opened(self) -> ClusterSettings:
+        """The settings as the adapter takes them. Raises Misconfigured when the token's file cannot be read."""
+        kept = self.model_dump(exclude={"token_file", "token"})
+        token = self.token
+        if self.token_file is not None:
+            try:
+                token = SecretStr(self.token_file.read_text().strip())
+            except OSError as error:
+                raise Misconfigured(f"cluster {self.name}: token_file {self.token_file}: {error.strerror}") from error
+        return ClusterSettings(**kept, token=token)
+
+
+class ListedSite(BaseModel):
+    """A scheduling target within a cluster. Prices per core and hour, carbon in grams per kWh."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: SiteName
+    cluster: str
+    country: Country
+    vos: tuple[VoName, ...]
+    datacenters: tuple[str, ...] = ("dc1",)
+    node_pool: str = "default"
+    hardware: tuple[str, ...] = ()
+    mhz_per_core: int = Field(1000, ge=1)
+    carbon_g_per_kwh: float | None = None
+    cost_per_core_hour: float | None = None
+
+    def as_site(self, cluster: ClusterSettings) -> Site:
+        return Site(**self.model_dump(), address=cluster.address, region=cluster.region or "global")
+
+
+class SitesFile(BaseModel):
+    """Everything in the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    clusters: tuple[ListedCluster, ...] = Field(min_length=1)
+    sites: tuple[ListedSite, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        clusters = [cluster.name for cluster in self.clusters]
+        for names in (clusters, [site.name for site in self.sites]):
+            if len(set(names)) != len(names):
+                raise ValueError("a name stands there twice")
+        for site in self.sites:
+            if site.cluster not in clusters:
+                raise ValueError(f"site {site.name}: there is no cluster {site.cluster!r}")
+        return self
+
+    def cluster_settings(self) -> dict[str, ClusterSettings]:
+        """Each cluster by name, its token read."""
+        return {cluster.name: cluster.opened() for cluster in self.clusters}
+
+    def site_list(self) -> tuple[Site, ...]:
+        clusters = {cluster.name: cluster for cluster in self.clusters}
+        return tuple(site.as_site(clusters[site.cluster]) for site in self.sites)
+
+
+def read_sites_file(path: Path | None) -> SitesFile:
+    """The clusters and sites of a file. Raises Misconfigured with file, place and what is wrong there."""
+    if path is None:
+        raise Misconfigured("SERAI_SITES is not set: name the YAML file of clusters and sites (docs/processes.md)")
+    try:
+        found = yaml.safe_load(path.read_text())
+        return SitesFile.model_validate(found)
+    except (OSError, yaml.YAMLError) as error:
+        raise Misconfigured(f"{path}: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        raise Misconfigured(f"{path}: {place}: {first['msg']}") from error
