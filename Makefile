@@ -1,12 +1,12 @@
 # Two commands for newcomers: `make run` and `make test`. Each does all its own set-up.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 BUS ?= embedded
 NOMAD ?= embedded
 ARGS ?=
 
-.PHONY: run up test fast lint types contracts format docs docs-check lock clean
+.PHONY: run up test fast lint types contracts format bench docs docs-check lock clean
 .DEFAULT_GOAL := run
 
 # -- set-up -------------------------------------------------------------------------------------------------------
@@ -54,6 +54,9 @@ format: $(VENV)/.dev-ready
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+bench: $(VENV)/.run-ready  ## measure on this machine: bench/results.json and a table (ARGS="read tell" for some)
+	@$(BIN)/python -m bench $(ARGS)
+
 docs: $(VENV)/.dev-ready  ## write the generated diagrams and references
 	@$(BIN)/serai-platform docs docs
 
@@ -68,4 +71,4 @@ lock: $(VENV)/.dev-ready  ## make the hash-locked requirements anew from pyproje
 	@$(LOCK) -c requirements-dev.lock -o requirements.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .serai-runs .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,10 +1,19 @@
-"""The denominator for reads: a FastAPI route that returns a ready model of about the size of a job. One worker."""
+"""The denominator for reads: a FastAPI route that returns a ready model of about the size of a job.
 
+One worker, served exactly as the gateway is (`shared.runtime.serving`): same loop, parser and limits.
+
+    python -m bench.bare PORT
+"""
+
+import asyncio
+import signal
 import sys
 
-import uvicorn
+import uvloop
 from fastapi import FastAPI
 from pydantic import BaseModel
+
+from shared.runtime.serving import HttpServer
 
 app = FastAPI()
 
@@ -23,5 +32,16 @@ async def job() -> Job:
     return _JOB
 
 
+async def _serve(port: int) -> None:
+    told = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    server = HttpServer(app, "127.0.0.1", port)
+    await server.start()
+    print("ready", flush=True)
+    await told.wait()
+    await server.stop()
+
+
 if __name__ == "__main__":
-    uvicorn.run(app, port=int(sys.argv[1]), log_level="error", access_log=False, loop="uvloop", http="httptools")
+    uvloop.run(_serve(int(sys.argv[1])))

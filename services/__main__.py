@@ -2,21 +2,41 @@
 
 import asyncio
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from services import dead_letters, rabbitmq
+from services.auth import operating
 from shared.errors import Misconfigured, SeraiError
 from shared.runtime import logs
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+EXIT_CODES = (
+    "Exit codes: 0 it worked; 1 it failed (`run`: an example did not end as expected); 2 the command line is wrong; "
+    "78 settings, files or the machine are not as needed; 130 and 143 ended by Ctrl-C or SIGTERM before it was done."
+)
 
-Data = Annotated[Path, typer.Option(help="Folder for databases, keys, logs and the sites' own state.")]
-Port = Annotated[int, typer.Option(help="Port of the gateway; the next free one if it is taken.")]
-Bus = Annotated[str, typer.Option(help="embedded, or amqp: a RabbitMQ at AMQP_URL, or Debian's, started for it.")]
-Nomad = Annotated[str, typer.Option(help="embedded, auto (a real Nomad if one is found), or a binary's path.")]
-Sites = Annotated[Path | None, typer.Option(help="YAML file of sites instead of the three built-in ones.")]
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__, epilog=EXIT_CODES
+)
+
+Data = Annotated[
+    Path, typer.Option(envvar="SERAI_UP_DATA", help="Folder for databases, keys, logs and the sites' own state.")
+]
+Port = Annotated[int, typer.Option(envvar="SERAI_UP_PORT", help="Port of the gateway; the next free one if taken.")]
+Bus = Annotated[
+    str,
+    typer.Option(envvar="SERAI_UP_BUS", help="embedded, or amqp: a RabbitMQ at AMQP_URL, or Debian's, started for it."),
+]
+Nomad = Annotated[
+    str,
+    typer.Option(envvar="SERAI_UP_NOMAD", help="embedded, auto (a real Nomad if one is found), or a binary's path."),
+]
+Sites = Annotated[
+    Path | None, typer.Option(envvar="SERAI_UP_SITES", help="YAML file of sites instead of the three built-in ones.")
+]
 
 
 @app.command()
@@ -28,22 +48,26 @@ def up(
     from services.embedded import running
 
     settings = _embedded(port=port, data=data, sites=sites, bus=bus, nomad=nomad, mock=mock, log_level=log_level)
-    _run(running.up(settings))
+    raise typer.Exit(_run(running.up(settings)))
 
 
 @app.command()
 def run(
     examples: Annotated[Path, typer.Option(help="Folder of example jobs.")] = Path("examples"),
     port: Port = 8080,
-    data: Annotated[Path | None, typer.Option(help="Folder to use; a fresh one if left out.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the platform's own data; else a fresh one.")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Folder for the jobs' outputs, logs and timelines; else .serai-runs/<time>.")
+    ] = None,
     sites: Sites = None, bus: Bus = "embedded", nomad: Nomad = "embedded", log_level: str = "error",
 ) -> None:  # fmt: skip
     """Start the platform, run the example jobs, show them, stop; exit 0 only if each ended as expected."""
     from services.embedded import running
 
-    folder = data or running.fresh_folder()
+    results = keep or running.fresh_folder(datetime.now())
+    folder = data or results / running.PLATFORM
     settings = _embedded(port=port, data=folder, sites=sites, bus=bus, nomad=nomad, log_level=log_level, end_tasks=True)
-    raise typer.Exit(_run(running.run_examples(settings, examples)))
+    raise typer.Exit(_run(running.run_examples(settings, examples, results)))
 
 
 @app.command()
@@ -131,6 +155,9 @@ def docs(
         raise typer.Exit(1)
 
 
+operating.add_to(app)
+
+
 def _alone(service: str, work: Any) -> None:
     from shared.processes import backing
 
@@ -166,6 +193,10 @@ def _run(work: Any) -> int:
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+dead_letters.add_to(app, _run)
+rabbitmq.add_to(app, _run)
 
 
 def main() -> None:

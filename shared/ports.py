@@ -90,7 +90,8 @@ class MessageBus(Protocol):
         """Every message of a stream in order with its offset, from the first one behind `after` (None = oldest).
 
         Offsets grow but may have holes. Waits for more at the end, for ever. Raises Unavailable when the connection
-        is gone. When messages behind `after` have been aged out, the first offset simply is a later one.
+        is gone, or the stream ends before `after` (it was made anew). When messages behind `after` have been aged out,
+        the first offset simply is a later one.
         """
 
     async def depth(self, queue: Queue) -> int:

@@ -6,12 +6,18 @@ from shared.job import Country, SiteName, Value, VoName
 
 
 class SiteHealth(StrEnum):
-    """Consul's words for a service's checks, and `unreachable` when its datacenter does not answer."""
+    """Consul's words for a service's checks; `unreachable` when its datacenter does not answer, `misconfigured` when
+    what is registered for the site cannot be used."""
 
     PASSING = "passing"
     WARNING = "warning"
     CRITICAL = "critical"
     UNREACHABLE = "unreachable"
+    MISCONFIGURED = "misconfigured"
+
+
+UNKNOWN_COUNTRY = "ZZ"
+"""ISO 3166 leaves ZZ to its users: the country of a site that has not been heard of yet."""
 
 
 class Site(Value):
@@ -33,6 +39,8 @@ class Site(Value):
     carbon_g_per_kwh: float | None = None
     cost_per_core_hour: float | None = None
     health: SiteHealth = SiteHealth.PASSING
+    health_reason: str = ""
+    """Why it is not passing, a sentence for operators; empty where nobody said."""
 
 
 class GpuStock(Value):

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import httpx2
 
 from serai import streaming, wire
-from serai.errors import Problem, WaitTimedOut
+from serai.errors import NotUnderstood, Problem, WaitTimedOut
 from serai.values import Event, Gap, Job, Json
 
 LONG_POLL_S: Final = 30
@@ -34,15 +34,16 @@ class Serai:
     """A signed-in connection to one gateway; use as an async context manager.
 
     `token` is an access token of an issuer that the platform trusts (`root()` names them); None only for `root()`
-    and `schema()`. `transport` and `pace` are for tests.
+    and `schema()`. `on_break` is told in words when the gateway goes away and is tried again; `transport` and `pace`
+    are for tests.
     """
 
     def __init__(
         self, url: str, token: str | None = None, *, transport: httpx2.AsyncBaseTransport | None = None,
-        pace: wire.Pace | None = None, timeout_s: float = 30.0,
+        pace: wire.Pace | None = None, timeout_s: float = 30.0, on_break: Callable[[str], None] | None = None,
     ) -> None:  # fmt: skip
         self.url = url.rstrip("/")
-        self._wire = wire.Wire(self.url, token, transport=transport, pace=pace, timeout_s=timeout_s)
+        self._wire = wire.Wire(self.url, token, transport=transport, pace=pace, timeout_s=timeout_s, on_break=on_break)
 
     async def __aenter__(self) -> Self:
         return self
@@ -60,7 +61,12 @@ class Serai:
 
     async def whoami(self) -> Json:
         """Who the platform takes the caller for: principal, memberships with roles and verbs."""
-        return await self._get("/v1/whoami")
+        try:
+            return await self._get("/v1/whoami")
+        except Problem as problem:
+            if problem.status == 404:
+                raise NotUnderstood(f"{self.url} answers, but not as a Serai gateway") from problem
+            raise
 
     async def schema(self) -> Json:
         """The JSON Schema of a job file."""

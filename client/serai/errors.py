@@ -2,11 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 
 class ClientError(Exception):
-    """Base of everything that this package raises on purpose."""
+    """Base of everything that this package raises on purpose. `next` is what to do now, where whoever raised knows."""
+
+    next: str | None = None
+
+    def then(self, next: str) -> Self:
+        """The same error, with what to do now."""
+        self.next = next
+        return self
 
 
 @dataclass(frozen=True, slots=True)

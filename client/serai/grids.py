@@ -155,6 +155,12 @@ def age(since: str | None, now: datetime) -> str:
     return "" if start is None else span((now - start).total_seconds())
 
 
+def when(text: str | None, now: datetime) -> str:
+    """Local date and time to the second, and how long ago: `2026-11-24 12:00:00 (3m ago)`."""
+    at = moment(text)
+    return "" if at is None else f"{at.astimezone():%Y-%m-%d %H:%M:%S} ({age(text, now)} ago)"
+
+
 def span(seconds: float) -> str:
     """A duration in the largest fitting unit."""
     seconds = max(0.0, seconds)

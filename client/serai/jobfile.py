@@ -76,7 +76,8 @@ def load(path: Path) -> JobFile:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise BadJobFile([f"{path}: {os.strerror(error.errno or 0)}"]) from error
+        told = BadJobFile([f"{path}: {os.strerror(error.errno or 0)}"])
+        raise told.then("check the path; without a file: `serai run -- COMMAND`") from error
     except UnicodeDecodeError as error:
         raise BadJobFile([f"{path}: is not UTF-8 text"]) from error
     return parse(text, str(path), path.parent)

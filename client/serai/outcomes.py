@@ -105,20 +105,24 @@ def of_error(error: ClientError) -> Exit:
     return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), Exit.INTERNAL)
 
 
-def advice(error: ClientError, url: str) -> str | None:
-    """What to type next after this error, or None when its own words say it."""
+def advice(error: ClientError, url: str, *, token_given: bool = False) -> str | None:
+    """What to type next after this error, or None when its own words say it. `token_given`: SERAI_TOKEN is set."""
+    if error.next is not None:
+        return error.next
     match error:
         case Unreachable():
             return f"is the platform up at {url}? start one with `make up`, or set SERAI_URL"
         case NotUnderstood():
             return "check the address: `serai --url URL whoami`, or set SERAI_URL"
+        case Problem(status=401) if token_given:
+            return "put a new token into SERAI_TOKEN, or `unset SERAI_TOKEN` and `serai login`"
         case Problem(status=401):
             return "sign in: `serai login`"
         case Problem(status=403):
             return "see what you may do: `serai whoami`"
         case Problem(status=404):
             return "see what there is: `serai jobs`"
-        case BadJobFile() | Problem(code="invalid_request"):
+        case BadJobFile():
             return "see every field: `serai schema`"
         case Problem() if error.temporary:
             wait = f" in {error.retry_after_s:g} s" if error.retry_after_s else " later"

@@ -5,47 +5,29 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import httpx2
 import yaml
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
-from serai import expecting, grids, jobfile
+from serai import expecting, jobfile, keeping
+from serai.board import Board, Example
 from serai.client import Serai
 from serai.errors import BadJobFile, ClientError, Problem
 from serai.expecting import Actual, Expected, Visit
-from serai.grids import Grid
-from serai.jobfile import JobFile
-from serai.values import Event, Job, last_verdicts
-
-FRAME_S: Final = 0.1
-"""Seconds between redraws of the ages on a terminal; states are redrawn as they come."""
+from serai.keeping import Kept
+from serai.values import Event, last_verdicts
 
 VISIT_S: Final = 10.0
 """Seconds that a service has from `running` to its first answer."""
 
-
-@dataclass(slots=True)
-class Example:
-    """One folder: the job, what is expected of it, and what has become of it."""
-
-    name: str
-    file: JobFile
-    expected: Expected
-    handed_in: float = 0.0
-    ended: float | None = None
-    job: Job | None = None
-    visited: str | None = None
-    timeline: list[Event] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+KNOCK_S: Final = 0.1
+"""Seconds between two tries to reach it."""
 
 
 def load(folder: Path) -> list[Example]:
@@ -67,11 +49,12 @@ def _example(path: Path) -> Example:
 
 async def run_examples(
     url: str, tokens: Mapping[str, str], folder: Path, *, deadline_s: float = 30.0, console: Console | None = None,
-    transport: httpx2.AsyncBaseTransport | None = None,
+    keep: Path | None = None, transport: httpx2.AsyncBaseTransport | None = None,
 ) -> int:  # fmt: skip
     """Hand in every example, show it, compare it; 0 only if each ended as its `expected.yaml` says.
 
-    `tokens` maps the demo users whom the examples name to access tokens; `deadline_s` is for all together.
+    `tokens` maps the demo users whom the examples name to access tokens; `deadline_s` is for all together. Outputs,
+    logs and timelines are saved in `keep`, a folder for each example; None saves nothing.
     """
     board = Board(console or Console())
     try:
@@ -79,7 +62,7 @@ async def run_examples(
         async with _clients(url, tokens, examples, transport) as clients:
             await _run_all(examples, clients, board, deadline_s)
             for example in examples:
-                await _report(example, clients[example.expected.user], url, board)
+                await _report(example, clients[example.expected.user], keep, board)
     except ClientError as error:
         board.say(str(error), "red")
         return 1
@@ -102,7 +85,7 @@ async def _clients(
 # -- running ------------------------------------------------------------------------------------------------------
 
 
-async def _run_all(examples: list[Example], clients: Mapping[str, Serai], board: "Board", deadline_s: float) -> None:
+async def _run_all(examples: list[Example], clients: Mapping[str, Serai], board: Board, deadline_s: float) -> None:
     """Run all at once until each has ended or the deadline has passed; what failed is kept with its example."""
     listeners: list[asyncio.Task[None]] = []
     with board.live(examples):
@@ -121,7 +104,7 @@ async def _run_all(examples: list[Example], clients: Mapping[str, Serai], board:
             await asyncio.gather(*listeners, return_exceptions=True)
 
 
-async def _run(example: Example, client: Serai, board: "Board", listeners: list[asyncio.Task[None]]) -> None:
+async def _run(example: Example, client: Serai, board: Board, listeners: list[asyncio.Task[None]]) -> None:
     example.handed_in = time.monotonic()
     try:
         example.job = await client.submit(example.file.job)
@@ -138,7 +121,7 @@ async def _run(example: Example, client: Serai, board: "Board", listeners: list[
     board.moved(example)
 
 
-async def _listen(example: Example, client: Serai, board: "Board") -> None:
+async def _listen(example: Example, client: Serai, board: Board) -> None:
     """Show each step as the event stream tells it. The outcome itself comes from the job, not from here."""
     assert example.job is not None
     try:
@@ -170,92 +153,37 @@ async def _fetch(url: str) -> str | None:
             try:
                 return (await http.get(url)).text
             except httpx2.TransportError:
-                await asyncio.sleep(FRAME_S)
+                await asyncio.sleep(KNOCK_S)
     return None
-
-
-# -- showing ------------------------------------------------------------------------------------------------------
-
-
-class Board:
-    """The live table on a terminal; one plain line for each step elsewhere."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._examples: list[Example] = []
-        self._said: dict[str, str] = {}
-
-    @contextmanager
-    def live(self, examples: list[Example]) -> Iterator[None]:
-        """While it is entered, a terminal shows the table."""
-        self._examples = examples
-        if not self._console.is_terminal:
-            yield
-            return
-        with Live(console=self._console, get_renderable=self._table, refresh_per_second=1 / FRAME_S):
-            yield
-
-    def _table(self) -> Table:
-        return grids.rich_table(table_of(self._examples, time.monotonic()))
-
-    def moved(self, example: Example) -> None:
-        """An example has another state: on a terminal the table shows it by itself."""
-        job = example.job
-        line = f"{example.name}: " + (f"{job.state}{f' at {job.site}' if job.site else ''}" if job else "not handed in")
-        if not self._console.is_terminal and self._said.get(example.name) != line:
-            self._said[example.name] = line
-            self.say(f"{line} ({grids.span(time.monotonic() - example.handed_in)})")
-
-    def say(self, text: str, style: str = "") -> None:
-        self._console.print(Text(text, style=style), soft_wrap=True)
-
-    def grid(self, grid: Grid) -> None:
-        grids.show(self._console, grid)
-
-    def verdict(self, examples: list[Example]) -> int:
-        """The last line, and the exit code."""
-        wrong = [example for example in examples if example.problems]
-        if wrong:
-            names = ", ".join(example.name for example in wrong)
-            self.say(f"\n{len(wrong)} of {len(examples)} examples did not end as expected: {names}", "red")
-            return 1
-        took = max((each.ended or 0) for each in examples) - min(each.handed_in for each in examples)
-        self.say(f"\nAll {len(examples)} examples ended as expected, in {took:.1f} s.", "green")
-        return 0
-
-
-def table_of(examples: list[Example], now: float) -> Grid:
-    """The live table: job, VO, site, state, how long."""
-    rows = (
-        (example.name, example.file.job.get("vo"), example.job.site if example.job else None,
-         example.job.state if example.job else "", grids.span((example.ended or now) - (example.handed_in or now)))
-        for example in examples
-    )  # fmt: skip
-    return Grid.of(("JOB", "VO", "SITE", "STATE", "HOW LONG"), rows)
 
 
 # -- comparing ----------------------------------------------------------------------------------------------------
 
 
-async def _report(example: Example, client: Serai, url: str, board: Board) -> None:
+async def _report(example: Example, client: Serai, keep: Path | None, board: Board) -> None:
     """Print the timeline and where the output is; compare with what is expected."""
-    board.say(f"\n{example.name}", "bold")
-    job = example.job
-    if job is not None and not example.problems:
+    actual, kept = None, list[Kept]()
+    if example.job is not None:
         try:
             actual = await _actual(example, client)
-            example.problems.extend(expecting.differences(example.expected, actual))
-            board.grid(grids.timeline_grid(example.timeline))
-            if job.attempt == 0:
-                for site, code in sorted(actual.verdicts.items()):
-                    board.say(f"  {site}: {code}")
-            for name in actual.outputs:
-                board.say(f"  output {name}: {url}/v1/jobs/{job.id}/outputs/{name}")
-            board.say(f"  log: {url}/v1/jobs/{job.id}/logs")
+            if not example.problems:
+                example.problems.extend(expecting.differences(example.expected, actual))
+            if keep is not None:
+                kept = await _keep(example, actual, client, keep / example.name)
         except ClientError as error:
             example.problems.append(str(error))
-    for problem in example.problems:
-        board.say(f"  not as expected: {problem}", "red")
+    board.outcome(example, actual.verdicts if actual and not actual.attempts else {}, kept)
+
+
+async def _keep(example: Example, actual: Actual, client: Serai, folder: Path) -> list[Kept]:
+    """Save all that the job left."""
+    job = example.job
+    assert job is not None
+    declared = example.file.job.get("outputs") or ()
+    files = {keeping.output_name(name, declared): content for name, content in actual.outputs.items()}
+    files |= await keeping.logs_of(client, job)
+    files |= {"timeline.txt": keeping.timeline_text(example.timeline), "job.json": keeping.job_text(job)}
+    return keeping.save(folder, files)
 
 
 async def _actual(example: Example, client: Serai) -> Actual:

@@ -49,7 +49,7 @@ class _Contact:
 
     async def lost(self, error: Lost) -> None:
         """Wait before the next try, or raise `error` when patience is at its end."""
-        now, patience = self._wire.pace.clock(), self._wire.pace.patience
+        now, patience = self._wire.pace.clock(), self._wire.patience
         if self._opened_at is not None and now - self._opened_at > patience.cap_s:
             self.heard()
         self._opened_at = None
@@ -61,6 +61,7 @@ class _Contact:
         )  # fmt: skip
         if pause is None:
             raise error
+        self._wire.notice()
         await self._wire.pace.sleep(max(pause, self._least_s))
 
 
@@ -124,24 +125,21 @@ def _object(text: str) -> Json:
 async def log_bytes(wire: Wire, path: str, params: Mapping[str, Any], *, follow: bool) -> AsyncIterator[bytes]:
     """Bytes of a log; with `follow` until the attempt has ended and everything was sent.
 
-    A broken log is asked for again from its beginning, and what was given out before is skipped: right only for a
-    named attempt and a whole log, so any other break is raised.
+    A broken log is asked for again from where it was. Only a named attempt has such a place, and only when it was
+    read from its beginning; any other break is raised.
     """
     seen, contact = 0, _Contact(wire)
-    same_again = params.get("attempt") is not None and params.get("tail") is None
+    has_place = params.get("attempt") is not None and params.get("tail") is None
     while True:
-        skip = seen
+        asked = {**params, "follow": "true" if follow else None, "offset": seen or None}
         try:
-            async with wire.stream(
-                path, params={**params, "follow": "true" if follow else None}, read_timeout_s=LOG_SILENCE_S
-            ) as response:
+            async with wire.stream(path, params=asked, read_timeout_s=LOG_SILENCE_S) as response:
                 contact.opened()
                 async for chunk in response.aiter_bytes():
                     contact.heard()
-                    fresh, skip = chunk[skip:], max(0, skip - len(chunk))
-                    seen += len(fresh)
-                    if fresh:
-                        yield fresh
+                    seen += len(chunk)
+                    if chunk:
+                        yield chunk
             return
         except Problem as problem:
             if not problem.temporary:
@@ -149,6 +147,6 @@ async def log_bytes(wire: Wire, path: str, params: Mapping[str, Any], *, follow:
             broken: Lost = problem
         except Unreachable as error:
             broken = error
-        if seen and not same_again:
+        if seen and not has_place:
             raise broken
         await contact.lost(broken)

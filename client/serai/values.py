@@ -9,7 +9,11 @@ from typing import Any, Final
 
 Json = dict[str, Any]
 
+JOB_STATES: Final = (
+    "accepted", "queued", "placed", "starting", "running", "cancelling", "succeeded", "failed", "cancelled", "rejected",
+)  # fmt: skip
 FINAL_STATES: Final = frozenset({"succeeded", "failed", "cancelled", "rejected"})
+ATTEMPT_STATES: Final = ("pending", "starting", "running", "disconnected", "succeeded", "failed", "lost", "stopped")
 _TYPE_PREFIX: Final = "eu.serai."
 
 

@@ -25,12 +25,17 @@ NOT_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeou
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Time and chance for the retries; tests bring their own."""
+    """Time and chance for the retries; tests bring their own.
 
-    patience: Patience = field(default_factory=Patience)
+    `patience` is for a gateway that was never reached: whoever mistyped its address wants to hear of it soon. `held`
+    is for one that has answered before and is away now: it is most likely being started again.
+    """
+
+    patience: Patience = field(default_factory=lambda: Patience(attempts=4, total_s=30.0))
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     clock: Callable[[], float] = time.monotonic
     chance: Callable[[], float] = random.random
+    held: Patience = field(default_factory=lambda: Patience(attempts=1000, total_s=60.0))
 
 
 class Wire:
@@ -38,10 +43,12 @@ class Wire:
 
     def __init__(
         self, url: str, token: str | None, *, transport: httpx2.AsyncBaseTransport | None = None,
-        pace: Pace | None = None, timeout_s: float = 30.0,
+        pace: Pace | None = None, timeout_s: float = 30.0, on_break: Callable[[str], None] | None = None,
     ) -> None:  # fmt: skip
+        self._on_break = on_break
         self.url = url.rstrip("/")
         self.pace = pace or Pace()
+        self._reached = self._away = False
         headers = {"User-Agent": "serai-client/0.1", "Accept": "application/json"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
@@ -51,6 +58,20 @@ class Wire:
 
     async def close(self) -> None:
         await self._http.aclose()
+
+    def notice(self) -> None:
+        """Tell whoever watches, once a break, that a gateway that was there is away and will be tried again."""
+        if self._on_break is not None and self._reached and not self._away:
+            self._away = True
+            self._on_break(f"the gateway at {self.url} is away; trying again for {self.pace.held.total_s:g} s")
+
+    def _answered(self) -> None:
+        self._reached, self._away = True, False
+
+    @property
+    def patience(self) -> Patience:
+        """How long to try again at the moment."""
+        return self.pace.held if self._reached else self.pace.patience
 
     async def request(
         self, method: str, path: str, *, json: Any = None, params: Mapping[str, Any] | None = None,
@@ -71,6 +92,7 @@ class Wire:
                 pause = self._pause(error, again, tried, self.pace.clock() - started)
                 if pause is None:
                     raise
+                self.notice()
             await self.pace.sleep(pause)
 
     async def _once(
@@ -85,6 +107,7 @@ class Wire:
         except httpx2.TransportError as error:
             raise unreachable(self.url, error) from error
         if response.is_success or response.status_code == 304:
+            self._answered()
             return response
         raise problem_of(response)
 
@@ -95,7 +118,7 @@ class Wire:
             return None
         hint = error.retry_after_s if isinstance(error, Problem) else None
         return pause_before_next(
-            self.pace.patience, tried=tried, elapsed_s=elapsed_s, chance=self.pace.chance(), retry_after_s=hint
+            self.patience, tried=tried, elapsed_s=elapsed_s, chance=self.pace.chance(), retry_after_s=hint
         )
 
     @asynccontextmanager
@@ -112,6 +135,7 @@ class Wire:
                 if not response.is_success:
                     await response.aread()
                     raise problem_of(response)
+                self._answered()
                 yield response
         except httpx2.TransportError as error:
             raise unreachable(self.url, error) from error
@@ -134,10 +158,20 @@ def present(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def unreachable(url: str, error: httpx2.TransportError) -> Unreachable:
-    why = str(error) or type(error).__name__
-    if isinstance(error, httpx2.TimeoutException):
-        why = "no answer in time"
+    """In words of people; what the libraries say is in the cause."""
+    match error:
+        case httpx2.TimeoutException():
+            why = "no answer in time"
+        case httpx2.ConnectError():
+            why = f"nobody answers there ({error})" if str(error) != _NO_ATTEMPT else "nobody answers there"
+        case httpx2.ReadError() | httpx2.RemoteProtocolError():
+            why = "the connection broke off"
+        case _:
+            why = str(error) or type(error).__name__
     return Unreachable(url, why)
+
+
+_NO_ATTEMPT: Final = "All connection attempts failed"
 
 
 def problem_of(response: httpx2.Response) -> Problem:

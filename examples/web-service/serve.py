@@ -1,5 +1,6 @@
 """Say hello over HTTP, on this machine only, at the port of the endpoint `web`."""
 
+import contextlib
 import http.server
 import os
 
@@ -16,4 +17,5 @@ class Hello(http.server.BaseHTTPRequestHandler):
 
 port = int(os.environ["NOMAD_PORT_web"])
 print(f"listening on 127.0.0.1:{port}")
-http.server.ThreadingHTTPServer(("127.0.0.1", port), Hello).serve_forever()
+with contextlib.suppress(KeyboardInterrupt):  # the site ends it with SIGINT
+    http.server.ThreadingHTTPServer(("127.0.0.1", port), Hello).serve_forever()

@@ -1,18 +1,28 @@
-"""What auth answers over HTTP: three questions of other services, and to anybody the keys that check its grants."""
+"""What auth answers over HTTP to other services, and to anybody the keys that check its grants.
 
+The routes for people who administer trust are in `admin_api.py`.
+"""
+
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Final
 
 import orjson
+import uuid6
 from fastapi import Depends, FastAPI, Header, Response
 from pydantic import BaseModel
 
-from services.auth import permissions, store
+from services.auth import audit_store, deciding, permissions
+from services.auth.audit import AuditRow
+from services.auth.bad_token import BadToken
+from services.auth.book import Book
 from services.auth.claims import Verified
 from services.auth.grants import Granting
+from services.auth.policies import Layers
 from services.auth.principals import Principals
 from services.auth.settings import AuthSettings
 from services.auth.signing_keys import KeyChest
+from services.auth.standing import Standing
 from shared.contracts.questions import (
     Context,
     ContextRequest,
@@ -22,6 +32,7 @@ from shared.contracts.questions import (
     GrantsAnswer,
     Membership,
 )
+from shared.contracts.suspensions import TrustState
 from shared.errors import Refused
 from shared.ports import Clock, Store
 from shared.runtime import logs
@@ -33,62 +44,110 @@ MOST_ITEMS: Final = 1_000
 log = logs.get("auth.api")
 
 
-def build(
-    settings: AuthSettings, principals: Principals, granting: Granting, chest: KeyChest, database: Store, clock: Clock,
-    tracer: Tracer,
-) -> FastAPI:  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the routes stand on."""
+
+    settings: AuthSettings
+    principals: Principals
+    granting: Granting
+    layers: Layers
+    book: Book
+    chest: KeyChest
+    store: Store
+    clock: Clock
+    tracer: Tracer
+
+
+def build(parts: Parts) -> FastAPI:
     """The app; everything under `/internal` is for services of the platform only."""
     app = FastAPI(title="Serai auth", docs_url=None, redoc_url=None, openapi_url=None)
     install_problems(app)
-    services_only = [Depends(internal_only(settings.service_token.get_secret_value()))]
+    services_only = [Depends(internal_only(parts.settings.service_token.get_secret_value()))]
+    routes = _Routes(parts)
+    for path, endpoint in (("context", routes.context), ("grants", routes.grants), ("decisions", routes.decisions)):
+        app.add_api_route(f"/internal/{path}", endpoint, methods=["POST"], dependencies=services_only)
+    app.add_api_route("/internal/trust", routes.trust, methods=["GET"], dependencies=services_only)
+    app.add_api_route("/.well-known/jwks.json", routes.jwks, methods=["GET"])
+    return app
 
-    async def context(asked: ContextRequest) -> Response:
-        """Who is behind a token, what they may do, and a read grant. 401 problem when nobody is."""
-        asker = await principals.behind(asked.token)
-        return _json(_context(asker, granting.read_grant(asker, clock())))
 
-    async def grants(asked: GrantRequest, traceparent: Annotated[str, Header()] = "") -> Response:
+class _Routes:
+    """Each decides over one moment's standing, and writes down every decision on a change before it answers."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def context(self, asked: ContextRequest) -> Response:
+        """Who is behind a token, what they may do, and a read grant. 401 problem when nobody is, 403 when suspended."""
+        asker = await self._parts.principals.behind(asked.token)
+        standing, now = await self._parts.book.now(), self._parts.clock()
+        check_access(asker, standing, self._parts.clock)
+        memberships = deciding.memberships(asker.principal, asker.memberships, standing, now)
+        verbs = {vo: deciding.verbs(role, vo, standing, now) for vo, role in sorted(memberships.items())}
+        return _json(
+            Context(
+                principal=asker.principal,
+                memberships=tuple(Membership(vo=vo, role=memberships[vo], verbs=those) for vo, those in verbs.items()),
+                platform_roles=tuple(sorted(asker.platform_roles)),
+                platform_verbs=permissions.platform_verbs_of(asker.platform_roles),
+                expires_at=asker.expires_at,
+                read_grant=self._parts.granting.read_grant(asker, verbs, now),
+                client=asker.client,
+                token_id=asker.token_id,
+            )
+        )
+
+    async def grants(self, asked: GrantRequest, traceparent: Annotated[str, Header()] = "") -> Response:
         """A grant or a refusal for each of up to 1,000 commands of one caller; the live token is verified again."""
         if len(asked.items) > MOST_ITEMS:
             raise Refused(f"at most {MOST_ITEMS} commands in one question", code="invalid_request")
-        with tracer.span("auth.grants", kind="server", traceparent=traceparent) as span:
+        with self._parts.tracer.span("auth.grants", kind="server", traceparent=traceparent) as span:
             span.attributes["serai.items"] = len(asked.items)
-            asker = await principals.verified_now(asked.token)
-            answers, rows = await granting.answer(asker, asked.items, clock())
-            await database.transact(partial(store.append_audit, rows=rows))
+            asker = await self._parts.principals.verified_now(asked.token)
+            standing = await self._parts.book.now()
+            answers, rows = await self._parts.granting.answer(asker, asked.items, standing, self._parts.clock())
+            await self._parts.store.transact(partial(audit_store.append, decisions=rows))
         for row in rows:
             if not row.allowed:
                 log.info("grant_refused", subject=row.principal.subject, verb=row.verb, vo=row.vo, code=row.code)
         return _json(GrantsAnswer(answers=tuple(answers)))
 
-    async def decisions(asked: DecisionRequest) -> Response:
+    async def decisions(self, asked: DecisionRequest) -> Response:
         """May this still be done for this principal, at this site? Asked at dispatch, without a token."""
-        decision: Decision = await principals.still_may(asked, settings.site_vos)
+        seen = await self._parts.principals.last_seen(asked.principal)
+        standing, now = await self._parts.book.now(), self._parts.clock()
+        site_vos = self._parts.settings.site_vos
+        decision = deciding.dispatch(asked, seen, standing, self._parts.layers, site_vos, now)
+        row = _dispatched(asked, decision, now=self._parts.clock)
+        await self._parts.store.transact(partial(audit_store.append, decisions=[row]))
         return _json(decision)
 
-    async def jwks() -> Response:
+    async def trust(self) -> Response:
+        """Suspensions that hold, and the version of trust: it grows with every suspension and every new policy."""
+        state: TrustState = (await self._parts.book.now()).state
+        return _json(state)
+
+    async def jwks(self) -> Response:
         """The public keys of grants (RFC 7517), the next one included."""
-        return Response(orjson.dumps(chest.published()), media_type="application/jwk-set+json")
-
-    app.add_api_route("/internal/context", context, methods=["POST"], dependencies=services_only)
-    app.add_api_route("/internal/grants", grants, methods=["POST"], dependencies=services_only)
-    app.add_api_route("/internal/decisions", decisions, methods=["POST"], dependencies=services_only)
-    app.add_api_route("/.well-known/jwks.json", jwks, methods=["GET"])
-    return app
+        return Response(orjson.dumps(self._parts.chest.published()), media_type="application/jwk-set+json")
 
 
-def _context(asker: Verified, read_grant: str) -> Context:
-    return Context(
-        principal=asker.principal,
-        memberships=tuple(
-            Membership(vo=vo, role=role, verbs=permissions.verbs_of(role))
-            for vo, role in sorted(asker.memberships.items())
-        ),
-        platform_roles=tuple(sorted(asker.platform_roles)),
-        platform_verbs=permissions.platform_verbs_of(asker.platform_roles),
-        expires_at=asker.expires_at,
-        read_grant=read_grant,
-    )
+def check_access(asker: Verified, standing: Standing, clock: Clock) -> None:
+    """Raises BadToken for a revoked token, Refused (`suspended`) for a suspended subject or client."""
+    suspension = deciding.access(asker, standing, clock())
+    if suspension is None:
+        return
+    if suspension.kind == "token":
+        raise BadToken("it was revoked; sign in again")
+    raise Refused(suspension.words(), code="suspended")
+
+
+def _dispatched(asked: DecisionRequest, decision: Decision, *, now: Clock) -> AuditRow:
+    return AuditRow(
+        uuid6.uuid7().hex, now(), asked.principal, asked.verb, asked.vo or None, decision.allowed, decision.code, 1,
+        kind="dispatch", detail=asked.site or "",
+    )  # fmt: skip
 
 
 def _json(answer: BaseModel) -> Response:

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Final
 
-from services.auth.settings import Issuer, Speaker
-
 NAMESPACE: Final = "urn:geant:dev.serai.example"
 AUTHORITY: Final = "dev.serai.example"
 PLATFORM_GROUP: Final = "serai-platform"
@@ -44,17 +42,9 @@ DEMO_USERS: Final = (
     ),
     DemoUser("bob", "Bob Baker", f"member of {BIO}, observer of {CLIMATE}", {BIO: "member", CLIMATE: "observer"}),
     DemoUser("olga", "Olga Operator", "operator of all sites, in no VO", {}, ("site-operator",)),
+    DemoUser("ada", "Ada Administrator", "administrator of the platform, in no VO", {}, ("admin",)),
 )  # fmt: skip
 SERVICE_ACCOUNT: Final = DemoUser(
     "demo-workflow", "Demo workflow engine", f"service account, member of {CLIMATE}", {CLIMATE: "member"},
     service_account=True,
 )  # fmt: skip
-
-
-def trusted_as(url: str) -> Issuer:
-    """How auth trusts the development issuer at `url`: an entry for `SERAI_AUTH_ISSUERS`."""
-    return Issuer(
-        issuer=url, audiences=(AUDIENCE,), algorithms=("ES256",), profile="rfc9068", claims=("entitlements",),
-        speakers=(Speaker(namespace=NAMESPACE, authority=AUTHORITY),), vos=(CLIMATE, BIO),
-        platform_group=PLATFORM_GROUP, development=True,
-    )  # fmt: skip

@@ -2,7 +2,8 @@
 
 Any OpenID Connect issuer could take its place: auth reads its discovery document and keys like those of others. It
 has its own settings, port and key, refuses to start anywhere but on loopback, answers loopback only, and auth refuses
-it unless `SERAI_AUTH_DEV_MODE` is set. No login page, no refresh tokens. Called by the embedded platform.
+it unless `SERAI_AUTH_DEV_MODE` is set. It can stand for Keycloak, EGI Check-in or a WLCG issuer (`dev_tokens.py`). No
+login page, no refresh tokens. Called by the embedded platform.
 """
 
 import hmac
@@ -25,9 +26,11 @@ from joserfc.jwk import ECKey
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from services.auth.demo_users import AUDIENCE, DEMO_USERS, SERVICE_ACCOUNT, DemoUser, trusted_as
+from services.auth import dev_tokens
+from services.auth.demo_users import DEMO_USERS, SERVICE_ACCOUNT, DemoUser
+from services.auth.dev_tokens import Mode, trusted_as
+from services.auth.issuers import is_loopback
 from services.auth.loopback import LoopbackOnly
-from services.auth.settings import is_loopback
 from shared.errors import Misconfigured, NotFound, Refused, Unavailable
 from shared.ports import Clock
 from shared.runtime.http import install_health, install_problems
@@ -54,6 +57,10 @@ class DevIssuerSettings(BaseSettings):
         "survive a restart."
     )  # fmt: skip
     token_life_s: int = Field(default=900, ge=10, le=86_400, description="Seconds that a token is good.")
+    mode: Mode = Field(
+        default="rfc9068", description="Whose tokens it imitates: `rfc9068`, `keycloak` (realm roles), `egi` "
+        "(memberships at userinfo and introspection only), `wlcg` (groups of one VO)."
+    )  # fmt: skip
     client_secret: SecretStr = Field(
         default=SecretStr("demo-workflow-secret"), description="Secret of the demo service account `demo-workflow`. "
         "It protects nothing: whoever reaches this issuer gets any demo user's token anyway."
@@ -106,6 +113,7 @@ class _Issuer:
         self._url = settings.url
         self._life_s = settings.token_life_s
         self._secret = settings.client_secret
+        self._mode = settings.mode
         self._key = key
         self._kid = key.thumbprint()
         self._clock = clock
@@ -114,6 +122,8 @@ class _Issuer:
         app.add_api_route("/.well-known/openid-configuration", self.discovery, methods=["GET"])
         app.add_api_route("/jwks.json", self.jwks, methods=["GET"])
         app.add_api_route("/token", self.token, methods=["POST"], response_model=None)
+        app.add_api_route("/userinfo", self.userinfo, methods=["GET"], response_model=None)
+        app.add_api_route("/introspect", self.introspect, methods=["POST"], response_model=None)
         app.add_api_route("/demo/users", self.users, methods=["GET"])
         app.add_api_route("/demo/token", self.demo_token, methods=["POST"], response_model=None)
 
@@ -122,6 +132,7 @@ class _Issuer:
         base = self._url.rstrip("/")
         return {
             "issuer": self._url, "jwks_uri": f"{base}/jwks.json", "token_endpoint": f"{base}/token",
+            "userinfo_endpoint": f"{base}/userinfo", "introspection_endpoint": f"{base}/introspect",
             "grant_types_supported": ["client_credentials", DEMO_GRANT], "response_types_supported": [],
             "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"],
             "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
@@ -131,6 +142,34 @@ class _Issuer:
     async def jwks(self) -> dict[str, Any]:
         """The public key (RFC 7517)."""
         return {"keys": [{**self._key.as_dict(private=False), "kid": self._kid, "use": "sig", "alg": "ES256"}]}
+
+    async def userinfo(self, request: Request) -> Response:
+        """Who is behind one of its tokens (OpenID Connect Core 5.3)."""
+        user = self._behind(request.headers.get("authorization", "").removeprefix("Bearer "))
+        if user is None:
+            return JSONResponse({"error": "invalid_token"}, status_code=401, headers=_NO_STORE)
+        return JSONResponse(dev_tokens.userinfo(user), headers=_NO_STORE)
+
+    async def introspect(self, request: Request) -> Response:
+        """Whether one of its tokens is good, and whose it is (RFC 7662)."""
+        try:
+            form = await _form(request)
+            self._check_client(form, request.headers)
+        except oauth.OAuth2Error as error:
+            return JSONResponse(dict(error.get_body()), status_code=error.status_code, headers=_NO_STORE)
+        user = self._behind(form.get("token", ""))
+        said = {"active": False} if user is None else {"active": True, "iss": self._url, **dev_tokens.userinfo(user)}
+        return JSONResponse(said, headers=_NO_STORE)
+
+    def _behind(self, token: str) -> DemoUser | None:
+        """The user of a token that this issuer has signed and that has not expired."""
+        try:
+            claims = orjson.loads(jws.deserialize_compact(token, self._key, registry=_REGISTRY).payload)
+        except (JoseError, ValueError):
+            return None
+        expired = claims["exp"] <= self._clock().timestamp()
+        known = (*DEMO_USERS, SERVICE_ACCOUNT)
+        return None if expired else next((user for user in known if user.user == claims["sub"]), None)
 
     async def users(self) -> dict[str, Any]:
         """Who can be."""
@@ -177,21 +216,21 @@ class _Issuer:
             raise oauth.InvalidClientError("unknown client or wrong secret")
 
     def _answer(self, user: DemoUser, client: str) -> dict[str, Any]:
-        token = sign_access_token(self._key, self._kid, self._claims(user, client))
+        kind = dev_tokens.header_type(self._mode)
+        token = sign_access_token(self._key, self._kid, self._claims(user, client), kind)
         return {"access_token": token, "token_type": "Bearer", "expires_in": self._life_s, "user": user.user}
 
     def _claims(self, user: DemoUser, client: str) -> dict[str, Any]:
         now = int(self._clock().timestamp())
         return {
-            "iss": self._url, "aud": AUDIENCE, "sub": user.user, "client_id": client, "iat": now,
-            "exp": now + self._life_s, "jti": uuid6.uuid7().hex, "name": user.name, "scope": "entitlements",
-            "entitlements": user.entitlements(),
+            "iss": self._url, "iat": now, "exp": now + self._life_s, "jti": uuid6.uuid7().hex,
+            **dev_tokens.access_claims(self._mode, user, client),
         }  # fmt: skip
 
 
-def sign_access_token(key: ECKey, kid: str, claims: Mapping[str, Any]) -> str:
-    """A JWS of type `at+jwt` (RFC 9068)."""
-    header = {"alg": "ES256", "typ": "at+jwt", "kid": kid}
+def sign_access_token(key: ECKey, kid: str, claims: Mapping[str, Any], kind: str = "at+jwt") -> str:
+    """A JWS; of type `at+jwt` (RFC 9068) unless another family's is wanted."""
+    header = {"alg": "ES256", "typ": kind, "kid": kid}
     return jws.serialize_compact(header, orjson.dumps(claims), key, registry=_REGISTRY)
 
 

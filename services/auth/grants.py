@@ -7,7 +7,7 @@ Auth never sees a body: it signs the digest, and the receiver holds grant and bo
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -16,10 +16,13 @@ import orjson
 import uuid6
 from joserfc import jws
 
-from services.auth import permissions
+from services.auth import deciding, permissions
+from services.auth.audit import AuditRow
 from services.auth.claims import Verified
+from services.auth.deciding import refused
+from services.auth.policies import Layers
 from services.auth.signing_keys import KeyChest, SigningKey
-from services.auth.store import AuditRow
+from services.auth.standing import Standing
 from shared.contracts import codec, commands
 from shared.contracts.questions import Decision, GrantAnswer, GrantItem
 from shared.runtime import tokens
@@ -47,12 +50,13 @@ class Lives:
 class Granting:
     """Answers questions for grants."""
 
-    def __init__(self, chest: KeyChest, lives: Lives) -> None:
+    def __init__(self, chest: KeyChest, lives: Lives, layers: Layers) -> None:
         self._chest = chest
         self._lives = lives
+        self._layers = layers
 
     async def answer(
-        self, asker: Verified, items: Sequence[GrantItem], now: datetime
+        self, asker: Verified, items: Sequence[GrantItem], standing: Standing, now: datetime
     ) -> tuple[list[GrantAnswer], list[AuditRow]]:
         """An answer for each item in order, and what is to be written down before any of them leaves."""
         question, key = uuid6.uuid7().hex, self._chest.current()
@@ -61,7 +65,7 @@ class Granting:
         for index, item in enumerate(items):
             if index % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
-            decision = decide(asker, item)
+            decision = decide(asker, item, standing, self._layers, now)
             counts[item.verb, item.vo, decision.allowed, decision.code] += 1
             answers.append(self._answer(asker, item, decision, f"{question}.{index}", key, now))
         rows = [
@@ -75,47 +79,52 @@ class Granting:
     ) -> GrantAnswer:
         if not decision.allowed:
             return GrantAnswer(refusal=decision.message, refusal_code=decision.code)
-        return GrantAnswer(grant=sign_command_grant(key, asker, item, id=id, now=now, life=self._lives.command))
+        grant = sign_command_grant(
+            key, asker, item, id=id, now=now, life=self._lives.command, policy=decision.policy_version
+        )
+        return GrantAnswer(grant=grant)
 
-    def read_grant(self, asker: Verified, now: datetime) -> str:
-        """A fresh read grant; it never outlives the token."""
+    def read_grant(self, asker: Verified, verbs: Mapping[str, frozenset[str]], now: datetime) -> str:
+        """A fresh read grant over these verbs by VO; it never outlives the token."""
         until = min(now + self._lives.read, asker.expires_at)
-        return sign_read_grant(self._chest.current(), asker, now=now, until=until)
+        return sign_read_grant(self._chest.current(), asker, verbs, now=now, until=until)
 
 
-def decide(asker: Verified, item: GrantItem) -> Decision:
-    """The table's word on one command, after checking that what is asked for is one."""
+def decide(asker: Verified, item: GrantItem, standing: Standing, layers: Layers, now: datetime) -> Decision:
+    """The word on one command, after checking that what is asked for is one."""
     verb = _VERBS.get(item.message_type)
     if verb is None:
-        return _refusal("unknown_command", "there is no such command")
+        return refused("unknown_command", "there is no such command")
     if verb != item.verb or item.content_type != codec.COMMAND_CONTENT_TYPE:
-        return _refusal("mismatch", f"{item.message_type} needs the verb {verb} and {codec.COMMAND_CONTENT_TYPE}")
+        return refused("mismatch", f"{item.message_type} needs the verb {verb} and {codec.COMMAND_CONTENT_TYPE}")
     if _DIGEST.fullmatch(item.body_sha256) is None:
-        return _refusal("mismatch", "`body_sha256` must be 64 lower-case hex digits")
+        return refused("mismatch", "`body_sha256` must be 64 lower-case hex digits")
     if (item.vo is None) is not verb.startswith("site."):
-        return _refusal("mismatch", "commands about jobs name a VO, commands about sites do not")
-    return permissions.decide(asker.memberships, asker.platform_roles, verb, item.vo, own=item.own)
-
-
-def _refusal(code: str, message: str) -> Decision:
-    return Decision(allowed=False, code=code, message=message)
+        return refused("mismatch", "commands about jobs name a VO, commands about sites do not")
+    if item.demand is not None and verb != permissions.Verb.SUBMIT:
+        return refused("mismatch", "only jobs that are handed in have a demand")
+    return deciding.change(asker, verb, item.vo, item.demand, standing, layers, now, own=item.own)
 
 
 def sign_command_grant(
-    key: SigningKey, asker: Verified, item: GrantItem, *, id: str, now: datetime, life: timedelta
+    key: SigningKey, asker: Verified, item: GrantItem, *, id: str, now: datetime, life: timedelta, policy: str = ""
 ) -> str:
-    """A JWS of type `serai-grant+jwt` over exactly this item."""
+    """A JWS of type `serai-grant+jwt` over exactly this item; `policy` is the version that it was decided by."""
+    demand = {} if item.demand is None else {"demand_sha256": item.demand.digest()}
     return _signed(key, tokens.COMMAND_GRANT, {
         **_common(asker, now, now + life), "jti": id, "verb": item.verb, "vo": item.vo, "own": item.own,
         "message_type": item.message_type, "content_type": item.content_type, "body_sha256": item.body_sha256,
+        "policy": policy, **demand,
     })  # fmt: skip
 
 
-def sign_read_grant(key: SigningKey, asker: Verified, *, now: datetime, until: datetime) -> str:
+def sign_read_grant(
+    key: SigningKey, asker: Verified, verbs: Mapping[str, frozenset[str]], *, now: datetime, until: datetime
+) -> str:
     """A JWS of type `serai-read+jwt`: who asks, with the verbs of each VO and those that hold everywhere."""
     return _signed(key, tokens.READ_GRANT, {
         **_common(asker, now, until), "name": asker.principal.name,
-        "memberships": {vo: sorted(permissions.verbs_of(role)) for vo, role in asker.memberships.items()},
+        "memberships": {vo: sorted(those) for vo, those in verbs.items()},
         "platform_verbs": sorted(permissions.platform_verbs_of(asker.platform_roles)),
     })  # fmt: skip
 
@@ -124,6 +133,7 @@ def _common(asker: Verified, now: datetime, until: datetime) -> dict[str, Any]:
     return {
         "iss": tokens.ISSUER, "aud": tokens.AUDIENCE, "iat": now.timestamp(), "exp": until.timestamp(),
         "sub_id": {"format": "iss_sub", "iss": asker.principal.issuer, "sub": asker.principal.subject},
+        "client": asker.client, "token": asker.token_id,
     }  # fmt: skip
 
 

@@ -1,30 +1,25 @@
 """The public keys of the trusted issuers: fetched from where the settings say, cleaned, kept.
 
-Nothing that a token says becomes an address. One issuer's trouble is its own: each has its client, its keys and its
-cool-down. Called by `verifier.py`.
+Nothing that a token says becomes an address (`issuer_http.py`). One issuer's trouble is its own: each has its client,
+its keys and its cool-down. Called by `verifier.py`.
 """
 
-import ssl
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-import httpx2 as httpx
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
-from services.auth.settings import Issuer
+from services.auth.issuer_http import IssuerHttp
+from services.auth.issuers import Issuer
 from services.auth.weak_keys import rsa_weakness
 from shared.errors import Unavailable
 from shared.ports import Clock
 from shared.runtime import jws, logs
 from shared.runtime.key_ring import KeyRing, KeyTimes
 
-MOST_BYTES: Final = 262_144
-_TIMEOUT: Final = httpx.Timeout(2.0, connect=2.0)
-_DISCOVERY: Final = "/.well-known/openid-configuration"
 _CURVES: Final = {"P-256": ("ES256",), "P-384": ("ES384",), "P-521": ("ES512",), "Ed25519": ("Ed25519", "EdDSA")}
 _RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _PUBLIC_MEMBERS: Final = ("kty", "n", "e", "crv", "x", "y")
@@ -43,53 +38,20 @@ class IssuerKey:
 class IssuerKeys:
     """The keys of one issuer."""
 
-    def __init__(
-        self, issuer: Issuer, clock: Clock, times: KeyTimes, transport: httpx.AsyncBaseTransport | None = None
-    ) -> None:
+    def __init__(self, http: IssuerHttp, issuer: Issuer, clock: Clock, times: KeyTimes) -> None:
         self.issuer = issuer
-        verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=issuer.ca_file) if issuer.ca_file else True
-        self._client = httpx.AsyncClient(
-            transport=transport, verify=verify, timeout=_TIMEOUT, follow_redirects=False, trust_env=False
-        )
+        self._http = http
         self.ring: KeyRing[IssuerKey] = KeyRing(issuer.issuer, self._fetch, clock, times)
 
-    async def close(self) -> None:
-        await self._client.aclose()
-
     async def _fetch(self) -> Mapping[str, IssuerKey]:
-        address = self.issuer.jwks_uri or await self._discover()
-        keys = usable(await self._get(address), self.issuer)
+        """Its key set, from where the settings say, else from where its discovery document of this moment says."""
+        if self.issuer.jwks_uri is None:
+            await self._http.discover()
+        address = await self._http.endpoint(self.issuer.jwks_uri, "jwks_uri")
+        keys = usable(await self._http.get(address), self.issuer)
         if not keys:
             raise Unavailable(f"{self.issuer.issuer} publishes no key that can be used")
         return keys
-
-    async def _discover(self) -> str:
-        """The key set's address in the discovery document (OpenID Connect Discovery 1.0, section 4.3)."""
-        document = await self._get(self.issuer.issuer.rstrip("/") + _DISCOVERY)
-        if document.get("issuer") != self.issuer.issuer:
-            raise Unavailable(f"the discovery document at {self.issuer.issuer} names another issuer")
-        address = document.get("jwks_uri")
-        if not isinstance(address, str) or urlsplit(address)[:2] != urlsplit(self.issuer.issuer)[:2]:
-            raise Unavailable(f"{self.issuer.issuer} keeps its keys elsewhere: set `jwks_uri` if that is right")
-        return address
-
-    async def _get(self, address: str) -> dict[str, Any]:
-        try:
-            async with self._client.stream("GET", address, headers={"Accept": "application/json"}) as response:
-                if response.status_code != 200:
-                    raise Unavailable(f"{address} answered {response.status_code}")
-                return jws.strict_json(await _limited(response, address), 6, "the document")
-        except (httpx.HTTPError, jws.Malformed, ssl.SSLError) as error:
-            raise Unavailable(f"{address} does not answer as it should: {error!r}") from error
-
-
-async def _limited(response: httpx.Response, address: str) -> bytes:
-    body = b""
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > MOST_BYTES:
-            raise Unavailable(f"{address} answered more than {MOST_BYTES} bytes")
-    return body
 
 
 def usable(document: Mapping[str, Any], issuer: Issuer) -> dict[str, IssuerKey]:
@@ -97,12 +59,21 @@ def usable(document: Mapping[str, Any], issuer: Issuer) -> dict[str, IssuerKey]:
 
     Raises Unavailable when the document is not a key set at all.
     """
+    found, left_out = examined(document, issuer)
+    for kid, why in left_out:
+        log.warning("key_left_out", issuer=issuer.issuer, kid=kid, why=why)
+    return found
+
+
+def examined(document: Mapping[str, Any], issuer: Issuer) -> tuple[dict[str, IssuerKey], list[tuple[str, str]]]:
+    """The usable keys of a JWKS, and those left out as (`kid`, why). Raises Unavailable when it is no key set."""
     entries = document.get("keys")
     if not isinstance(entries, list):
         raise Unavailable(f"{issuer.issuer} answered with something that is not a key set")
     entries = [entry for entry in entries if isinstance(entry, dict)]
     counts = Counter(entry.get("kid") for entry in entries if isinstance(entry.get("kid"), str))
     found: dict[str, IssuerKey] = {}
+    left_out: list[tuple[str, str]] = []
     for entry in entries:
         kid, key = entry.get("kid"), _usable(entry, issuer)
         if isinstance(kid, str) and counts[kid] > 1:
@@ -110,8 +81,8 @@ def usable(document: Mapping[str, Any], issuer: Issuer) -> dict[str, IssuerKey]:
         if isinstance(key, IssuerKey) and isinstance(kid, str):
             found[kid] = key
         else:
-            log.warning("key_left_out", issuer=issuer.issuer, kid=str(kid)[:80], why=key or "it has no `kid`")
-    return found
+            left_out.append((str(kid)[:80], key if isinstance(key, str) else "it has no `kid`"))
+    return found, left_out
 
 
 def _usable(entry: Mapping[str, Any], issuer: Issuer) -> IssuerKey | str:

@@ -40,23 +40,31 @@ class Verb(StrEnum):
     EVENTS_VO = "events.read_vo"
     SITE_VIEW = "site.view"
     SITE_CORDON = "site.cordon"
+    POLICY_READ = "vo.policy.read"
+    POLICY_WRITE = "vo.policy.write"
+    SUSPEND = "trust.suspend"
+    ISSUERS = "trust.issuers"
+    AUDIT = "trust.audit"
 
 
 _READING: Final = frozenset({Verb.VIEW_OWN, Verb.EVENTS_VO, Verb.SITE_VIEW})
-_WORKING: Final = _READING | {Verb.SUBMIT, Verb.CANCEL_OWN, Verb.LOGS_OWN}
+_WORKING: Final = _READING | {Verb.SUBMIT, Verb.CANCEL_OWN, Verb.LOGS_OWN, Verb.POLICY_READ}
 
 ROLE_VERBS: Final[Mapping[Role, frozenset[Verb]]] = {
     Role.OBSERVER: _READING | {Verb.VIEW_VO},
     Role.MEMBER: _WORKING,
     Role.OPERATOR: _WORKING | {Verb.VIEW_VO, Verb.CANCEL_VO},
-    Role.MANAGER: _WORKING | {Verb.VIEW_VO, Verb.CANCEL_VO, Verb.LOGS_VO},
+    Role.MANAGER: _WORKING | {Verb.VIEW_VO, Verb.CANCEL_VO, Verb.LOGS_VO, Verb.POLICY_WRITE},
 }
 """The verbs of each role in its own VO. Logs of others are the managers' alone: they may hold data."""
 
 PLATFORM_VERBS: Final[Mapping[PlatformRole, frozenset[Verb]]] = {
     PlatformRole.SITE_OPERATOR: frozenset({Verb.SITE_VIEW, Verb.SITE_CORDON}),
     PlatformRole.ADMIN: frozenset(
-        {Verb.SITE_VIEW, Verb.SITE_CORDON, Verb.VIEW_VO, Verb.CANCEL_VO, Verb.EVENTS_VO}
+        {
+            Verb.SITE_VIEW, Verb.SITE_CORDON, Verb.VIEW_VO, Verb.CANCEL_VO, Verb.EVENTS_VO, Verb.POLICY_READ,
+            Verb.POLICY_WRITE, Verb.SUSPEND, Verb.ISSUERS, Verb.AUDIT,
+        }
     ),
 }  # fmt: skip
 """The verbs of each platform role, in every VO and at every site."""
@@ -73,7 +81,10 @@ _DOING: Final[Mapping[Verb, str]] = {
     Verb.CANCEL_OWN: "cancelling your own jobs", Verb.CANCEL_VO: "cancelling jobs of others",
     Verb.LOGS_OWN: "reading logs of your own jobs", Verb.LOGS_VO: "reading logs of others",
     Verb.EVENTS_VO: "reading events of the VO", Verb.SITE_VIEW: "viewing sites", Verb.SITE_CORDON: "cordoning sites",
+    Verb.POLICY_READ: "reading the policy of the VO", Verb.POLICY_WRITE: "changing the policy of the VO",
+    Verb.SUSPEND: "suspending", Verb.ISSUERS: "looking at issuers", Verb.AUDIT: "reading the audit log",
 }  # fmt: skip
+YES: Final = Decision(allowed=True)
 _STRENGTH: Final = {role: strength for strength, role in enumerate(Role)}
 
 
@@ -103,10 +114,10 @@ def decide(
     if needed is None:
         return Decision(allowed=False, code="unknown_verb", message=f"{verb[:60]!r} is nothing that can be allowed")
     if any(need in PLATFORM_VERBS[role] for role in platform_roles for need in needed):
-        return Decision(allowed=True)
+        return YES
     role = memberships.get(vo) if vo is not None else None
     if role is not None and any(need in ROLE_VERBS[role] for need in needed):
-        return Decision(allowed=True)
+        return YES
     return _no(memberships, role, needed[0], vo)
 
 

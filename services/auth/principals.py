@@ -6,7 +6,6 @@ What a token said about memberships is durable before anything is granted on it.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -15,12 +14,11 @@ from services.auth import permissions, store
 from services.auth.claims import Verified
 from services.auth.verifier import Verifier
 from shared.contracts.commands import Principal
-from shared.contracts.questions import Decision, DecisionRequest
 from shared.ports import Clock, Store
 
-_WRITE_AGAIN: Final = timedelta(hours=1)
-"""How old `seen_at` may be before an unchanged principal is written again."""
-_Seen = tuple[dict[str, permissions.Role], frozenset[permissions.PlatformRole]]
+_WRITE_AGAIN: Final = timedelta(minutes=5)
+"""How old `seen_at` may be before an unchanged principal is written again: another copy may have written otherwise."""
+_Seen = tuple[dict[str, permissions.Role], frozenset[permissions.PlatformRole], frozenset[str]]
 
 
 class Principals:
@@ -45,7 +43,7 @@ class Principals:
         if known is not None and self._clock() < until:
             self._verified.move_to_end(digest)
             return known
-        verified = await self.verified_now(token)
+        verified = await self._seen(token, change=False)
         self._verified[digest] = (verified, min(verified.expires_at, self._clock() + self._cache))
         while len(self._verified) > self._size:
             self._verified.popitem(last=False)
@@ -53,13 +51,16 @@ class Principals:
 
     async def verified_now(self, token: str) -> Verified:
         """The principal behind a live token, verified at this moment and durably remembered."""
-        verified = await self._verifier.verify(token)
+        return await self._seen(token, change=True)
+
+    async def _seen(self, token: str, *, change: bool) -> Verified:
+        verified = await self._verifier.verify(token, change=change)
         await self._remember(verified)
         return verified
 
     async def _remember(self, verified: Verified) -> None:
         who = (verified.principal.issuer, verified.principal.subject)
-        seen: _Seen = (dict(verified.memberships), verified.platform_roles)
+        seen: _Seen = (dict(verified.memberships), verified.platform_roles, verified.assurance)
         now = self._clock()
         before, at = self._written.get(who, (None, now))
         if before == seen and now - at < _WRITE_AGAIN:
@@ -70,27 +71,7 @@ class Principals:
         while len(self._written) > self._size:
             self._written.popitem(last=False)
 
-    async def still_may(self, asked: DecisionRequest, site_vos: Mapping[str, tuple[str, ...]]) -> Decision:
-        """The dispatch question: may this principal still have this done, at this site? From what was last seen."""
-        read = partial(store.last_seen, principal=asked.principal, since=self._clock() - self._life)
-        return dispatch_decision(asked, await self._store.read(read), site_vos)
-
-
-def dispatch_decision(
-    asked: DecisionRequest, seen: store.LastSeen | None, site_vos: Mapping[str, tuple[str, ...]]
-) -> Decision:
-    """The decision itself, over what is known. Codes beside the table's: `unknown_principal`, `vo_not_at_site`."""
-    if seen is None:
-        words = f"{_words(asked.principal)} was never seen here"
-        return Decision(allowed=False, code="unknown_principal", message=words)
-    decision = permissions.decide(seen.memberships, seen.platform_roles, asked.verb, asked.vo or None, own=True)
-    if not decision.allowed:
-        return decision
-    if asked.site is not None and asked.vo not in site_vos.get(asked.site, (asked.vo,)):
-        words = f"VO {asked.vo} may not use the site {asked.site}"
-        return Decision(allowed=False, code="vo_not_at_site", message=words)
-    return decision
-
-
-def _words(principal: Principal) -> str:
-    return f"{principal.subject[:80]} of {principal.issuer[:200]}"
+    async def last_seen(self, principal: Principal) -> store.LastSeen | None:
+        """What is remembered of a principal who is not here, as far as it is young enough to decide by."""
+        since = self._clock() - self._life
+        return await self._store.read(partial(store.last_seen, principal=principal, since=since))

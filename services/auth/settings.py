@@ -1,121 +1,68 @@
-"""Settings of auth, read once from `SERAI_AUTH_*`; frozen. Issuers, and what they may say, are data."""
+"""Settings of auth, read once from `SERAI_AUTH_*`; frozen. Issuers, and what they may say, are data (`issuers.py`)."""
 
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+import yaml
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from services.auth.permissions import PlatformRole, Role
+from services.auth.issuers import Issuer, Speaker, is_loopback
+from shared.contracts.policies import Policy
+from shared.errors import Misconfigured
 from shared.job import SiteName, VoName
 
-Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
-"""Signatures only: an HMAC with an issuer is a shared secret, and `none` is none."""
-
-Namespace = Annotated[str, StringConstraints(pattern=r"^urn:(?:mace|geant)(?::[a-z0-9._-]+)+$")]
+__all__ = ["AuthSettings", "Issuer", "IssuerSettings", "Speaker", "is_loopback", "read_issuers", "trusted_issuers"]
 
 
-class Speaker(BaseModel):
-    """A namespace and the authority that may speak in it, as entitlements spell them (AARC-G069)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    namespace: Namespace = Field(description="Up to `:group:`, e.g. `urn:mace:egi.eu`.")
-    authority: str = Field(min_length=1, description="What stands after `#`, e.g. `aai.egi.eu`.")
-
-
-class Issuer(BaseModel):
-    """An identity provider that is trusted, and how far."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    issuer: str = Field(description="Exactly the tokens' `iss`; compared character by character.")
-    audiences: tuple[str, ...] = Field(min_length=1, description="One of these must be among a token's `aud`.")
-    algorithms: tuple[Algorithm, ...] = Field(
-        default=("RS256", "ES256"), min_length=1, description="Signature algorithms that this issuer uses."
-    )
-    jwks_uri: str | None = Field(
-        default=None,
-        description="Where its keys are. Empty = as its discovery document says, on its own host.",
-    )
-    profile: Literal["rfc9068", "keycloak"] = Field(
-        default="rfc9068", description="What an access token looks like: header type `at+jwt` (RFC 9068), or "
-        "Keycloak's header type `JWT` with `typ` `Bearer` in the payload."
-    )  # fmt: skip
-    claims: tuple[str, ...] = Field(
-        default=("entitlements", "eduperson_entitlement"),
-        description="Claims of entitlements; the first there counts.",
-    )
-    speakers: tuple[Speaker, ...] = Field(default=(), description="Namespaces and authorities it may speak for.")
-    vos: tuple[VoName, ...] = Field(default=(), description="VOs it may assert; any other VO from it is ignored.")
-    roles: dict[str, Role] = Field(
-        default={"member": Role.MEMBER, "manager": Role.MANAGER, "operator": Role.OPERATOR, "observer": Role.OBSERVER},
-        description="Its role words in ours; a word that is not here gives no role. The word '' = group without role.",
-    )
-    sub_groups_imply: bool = Field(
-        default=False, description="Membership of a sub-group is membership of the VO: yes by AARC-G069, no by WLCG."
-    )
-    platform_group: str | None = Field(
-        default=None, description="Group whose roles are platform roles; empty = this issuer names no operators."
-    )
-    platform_roles: dict[str, PlatformRole] = Field(
-        default={"site-operator": PlatformRole.SITE_OPERATOR, "admin": PlatformRole.ADMIN},
-        description="Role words of that group in ours.",
-    )
-    max_token_life_s: float = Field(
-        default=86_400, gt=0, description="Seconds from `iat` to `exp` at most: a stolen token must die soon."
-    )
-    ca_file: Path | None = Field(default=None, description="PEM file of the CAs for its TLS; empty = the system's.")
-    development: bool = Field(default=False, description="A development issuer: refused unless `dev_mode` is set.")
-
-    @model_validator(mode="after")
-    def _addresses_are_plain(self) -> Self:
-        for url in filter(None, (self.issuer, self.jwks_uri)):
-            parts = urlsplit(url)
-            if parts.scheme not in ("https", "http") or not parts.hostname or parts.username or parts.fragment:
-                raise ValueError(f"{url!r} is not a plain https address")
-            if parts.scheme == "http" and not (self.development and is_loopback(parts.hostname)):
-                raise ValueError(f"{url!r} must be https; http is for development issuers on loopback only")
-        return self
-
-    @property
-    def needs_dev_mode(self) -> bool:
-        """Whether this is a development issuer, by its own word or by its address."""
-        return self.development or is_loopback(urlsplit(self.issuer).hostname or "")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address can only mean this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-class AuthSettings(BaseSettings):
-    """Trust, lifetimes and limits."""
+class IssuerSettings(BaseSettings):
+    """Whom to trust; all that `serai-platform issuers` needs."""
 
     model_config = SettingsConfigDict(env_prefix="SERAI_AUTH_", frozen=True, extra="forbid")
+
+    issuers: tuple[Issuer, ...] = Field(default=(), description="Trusted issuers, as a JSON list.")
+    issuers_file: Path | None = Field(
+        default=None, description="YAML file of further trusted issuers (`issuers:`), as in "
+        "`compose/auth/issuers.example.yaml`."
+    )  # fmt: skip
+
+
+class AuthSettings(IssuerSettings):
+    """Trust, lifetimes and limits."""
 
     service_token: SecretStr = Field(description="Secret shared by the services: opens `/internal`.")
     key_secret: SecretStr | None = Field(
         default=None, description="Secret that seals the signing keys in the database, so that a copy of it signs "
         "nothing. Empty = derived from `service_token`; set it where other services know that one."
     )  # fmt: skip
-    issuers: tuple[Issuer, ...] = Field(default=(), description="Trusted issuers, as a JSON list.")
     dev_mode: bool = Field(default=False, description="Accept development issuers. Never where others can reach us.")
     site_vos: dict[SiteName, tuple[VoName, ...]] = Field(
         default_factory=dict,
         description="VOs allowed at a site, asked at dispatch; a site not named takes all.",
     )
+    platform_policy: Policy = Field(
+        default=Policy(), description="What the platform allows at most, as a JSON policy (docs/policies.md); VOs and "
+        "sites can only take away from it."
+    )  # fmt: skip
+    site_policies: dict[SiteName, Policy] = Field(
+        default_factory=dict, description="What each site allows, as JSON policies; a site not named restricts nothing."
+    )
     most_token_bytes: int = Field(default=16_384, ge=1024, description="Bytes of a token; longer ones are refused.")
     context_cache_s: float = Field(
         default=60, ge=0, le=300, description="Seconds that a verified token is not verified again for `/context`."
     )
+    claims_fresh_s: float = Field(
+        default=240, ge=0, le=300, description="Seconds that an issuer's word on memberships (userinfo, introspection) "
+        "serves reads."
+    )  # fmt: skip
+    claims_fresh_write_s: float = Field(
+        default=60, ge=0, le=60, description="Seconds that it serves submissions and other changes."
+    )
+    claims_stale_s: float = Field(
+        default=600, ge=0, le=3_600, description="Seconds that it serves reads while its issuer does not answer."
+    )
+    claims_timeout_s: float = Field(default=2, gt=0, le=10, description="Seconds that one such question may take.")
+    claims_at_once: int = Field(default=16, ge=1, description="Such questions to one issuer at a time; more wait.")
     context_cache_size: int = Field(default=10_000, ge=1, description="Verified tokens kept; the longest unused goes.")
     grant_life_s: float = Field(
         default=900, gt=0, le=3600, description="Seconds a command grant is good: a broker's outage and redelivery."
@@ -140,3 +87,28 @@ class AuthSettings(BaseSettings):
     janitor_interval_s: float = Field(
         default=60, gt=0, description="Seconds between rounds that reload and rotate keys and drop old rows."
     )
+
+
+def read_issuers(file: Path) -> tuple[Issuer, ...]:
+    """The issuers of a YAML file. Raises Misconfigured, naming the entry and what to mend."""
+    try:
+        document: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Misconfigured(f"the issuers in {file} cannot be read: {error}") from error
+    entries = document.get("issuers") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise Misconfigured(f"{file} must have a list `issuers:` at its top")
+    found = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            found.append(Issuer.model_validate(entry))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise Misconfigured(f"{file}, issuer {number}{f', {where}' if where else ''}: {first['msg']}") from error
+    return tuple(found)
+
+
+def trusted_issuers(settings: IssuerSettings) -> tuple[Issuer, ...]:
+    """The issuers of the settings and of their file together. Raises Misconfigured."""
+    return settings.issuers + (read_issuers(settings.issuers_file) if settings.issuers_file else ())

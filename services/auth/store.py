@@ -1,4 +1,4 @@
-"""The tables of auth and their statements. Times are Unix microseconds; private keys come here sealed."""
+"""The statements of auth about principals, memberships and signing keys. The tables are in `tables.py`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,91 +6,18 @@ from datetime import datetime
 from typing import Final
 
 import orjson
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Connection,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    bindparam,
-    delete,
-    insert,
-    select,
-)
+from sqlalchemy import Connection, bindparam, delete, insert, select
 
+from services.auth import audit_store
+from services.auth.audit import AuditRow
 from services.auth.claims import Verified
 from services.auth.permissions import PlatformRole, Role
+from services.auth.tables import TABLES, assurances, audit, memberships, metadata, principals, runtime, signing_keys
 from shared.contracts.commands import Principal
 from shared.runtime.clock import micros, moment
 from shared.runtime.sql import upsert
-from shared.runtime.tables import RuntimeTables
 
-metadata = MetaData()
-runtime = RuntimeTables(metadata)
-
-signing_keys = Table(
-    "signing_keys",
-    metadata,
-    Column("kid", String(64), primary_key=True),
-    Column("sealed", Text, nullable=False),
-    Column("signs_from", BigInteger, nullable=False),
-)
-principals = Table(
-    "principals",
-    metadata,
-    Column("issuer", String(512), primary_key=True),
-    Column("subject", String(255), primary_key=True),
-    Column("name", String(255), nullable=False),
-    Column("platform_roles", Text, nullable=False),
-    Column("seen_at", BigInteger, nullable=False),
-    Index("principals_age", "seen_at"),
-)
-memberships = Table(
-    "memberships",
-    metadata,
-    Column("issuer", String(512), primary_key=True),
-    Column("subject", String(255), primary_key=True),
-    Column("vo", String(255), primary_key=True),
-    Column("role", String(32), nullable=False),
-    Column("seen_at", BigInteger, nullable=False),
-    Index("memberships_age", "seen_at"),
-)
-audit = Table(
-    "audit",
-    metadata,
-    Column("position", Integer().with_variant(BigInteger, "postgresql"), primary_key=True, autoincrement=True),
-    Column("question", String(64), nullable=False),
-    Column("at", BigInteger, nullable=False),
-    Column("issuer", String(512), nullable=False),
-    Column("subject", String(255), nullable=False),
-    Column("verb", String(64), nullable=False),
-    Column("vo", String(255)),
-    Column("allowed", Boolean, nullable=False),
-    Column("code", String(64), nullable=False),
-    Column("items", Integer, nullable=False),
-    Index("audit_age", "at"),
-    Index("audit_who", "issuer", "subject", "at"),
-)
-TABLES: Final = (signing_keys, principals, memberships, audit)
-
-
-@dataclass(frozen=True, slots=True)
-class AuditRow:
-    """`items` commands of one question (its id is the first part of their grants' `jti`) with the same outcome."""
-
-    question: str
-    at: datetime
-    principal: Principal
-    verb: str
-    vo: str | None
-    allowed: bool
-    code: str
-    items: int
+__all__ = ["TABLES", "AuditRow", "audit", "memberships", "metadata", "principals", "runtime", "signing_keys"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,26 +26,42 @@ class LastSeen:
 
     memberships: dict[str, Role]
     platform_roles: frozenset[PlatformRole]
+    assurance: frozenset[str] = frozenset()
 
 
-_MEMBERSHIPS = select(memberships.c.vo, memberships.c.role).where(
+_MEMBERSHIPS: Final = select(memberships.c.vo, memberships.c.role).where(
     memberships.c.issuer == bindparam("issuer"),
     memberships.c.subject == bindparam("subject"),
     memberships.c.seen_at >= bindparam("since"),
 )
-_PRINCIPAL = select(principals.c.platform_roles, principals.c.seen_at).where(
+_PRINCIPAL: Final = select(principals.c.platform_roles, principals.c.seen_at).where(
     principals.c.issuer == bindparam("issuer"), principals.c.subject == bindparam("subject")
+)
+
+_ASSURANCE: Final = select(assurances.c.said).where(
+    assurances.c.issuer == bindparam("issuer"),
+    assurances.c.subject == bindparam("subject"),
+    assurances.c.seen_at >= bindparam("since"),
 )
 
 
 def remember(connection: Connection, seen: Verified, now: datetime) -> None:
-    """Note what a good token said. A VO that a narrower token leaves out is kept until its own time is over."""
+    """Note what a good token said.
+
+    A VO that a narrower token leaves out is kept until its own time is over; one that an issuer leaves out who always
+    says everything has ended.
+    """
     who = {"issuer": seen.principal.issuer, "subject": seen.principal.subject}
     roles = orjson.dumps(sorted(seen.platform_roles)).decode()
     row = {**who, "name": seen.principal.name, "platform_roles": roles, "seen_at": micros(now)}
     upsert(connection, principals, row, ("issuer", "subject"))
     rows = [{**who, "vo": vo, "role": str(role), "seen_at": micros(now)} for vo, role in seen.memberships.items()]
     upsert(connection, memberships, rows, ("issuer", "subject", "vo"))
+    if seen.whole:
+        mine = (memberships.c.issuer == who["issuer"]) & (memberships.c.subject == who["subject"])
+        connection.execute(delete(memberships).where(mine, memberships.c.vo.not_in(list(seen.memberships))))
+    said = {**who, "said": orjson.dumps(sorted(seen.assurance)).decode(), "seen_at": micros(now)}
+    upsert(connection, assurances, said, ("issuer", "subject"))
 
 
 def last_seen(connection: Connection, principal: Principal, since: datetime) -> LastSeen | None:
@@ -129,21 +72,11 @@ def last_seen(connection: Connection, principal: Principal, since: datetime) -> 
         return None
     found = connection.execute(_MEMBERSHIPS, {**who, "since": micros(since)}).all()
     roles = orjson.loads(row.platform_roles) if row.seen_at >= micros(since) else []
-    return LastSeen({vo: Role(role) for vo, role in found}, frozenset(PlatformRole(role) for role in roles))
-
-
-def append_audit(connection: Connection, rows: Sequence[AuditRow]) -> None:
-    """Write down what was decided."""
-    if rows:
-        connection.execute(insert(audit), [_audit_row(row) for row in rows])
-
-
-def _audit_row(row: AuditRow) -> dict[str, object]:
-    return {
-        "question": row.question, "at": micros(row.at), "issuer": row.principal.issuer,
-        "subject": row.principal.subject, "verb": row.verb[:64], "vo": row.vo and row.vo[:255],
-        "allowed": row.allowed, "code": row.code, "items": row.items,
-    }  # fmt: skip
+    said = connection.execute(_ASSURANCE, {**who, "since": micros(since)}).scalar()
+    return LastSeen(
+        {vo: Role(role) for vo, role in found}, frozenset(PlatformRole(role) for role in roles),
+        frozenset(orjson.loads(said)) if said else frozenset(),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +107,7 @@ def drop_keys(connection: Connection, kids: Sequence[str]) -> None:
 
 def prune(connection: Connection, *, audit_before: datetime, seen_before: datetime) -> None:
     """Drop what is older than it is kept."""
-    connection.execute(delete(audit).where(audit.c.at < micros(audit_before)))
+    audit_store.prune(connection, audit_before)
+    connection.execute(delete(assurances).where(assurances.c.seen_at < micros(seen_before)))
     connection.execute(delete(memberships).where(memberships.c.seen_at < micros(seen_before)))
     connection.execute(delete(principals).where(principals.c.seen_at < micros(seen_before)))

@@ -6,16 +6,24 @@ from functools import partial
 
 import httpx2 as httpx
 
-from services.auth import api
+from services.auth import admin_api, api
+from services.auth.book import Book
+from services.auth.claims import trusted
+from services.auth.claims_source import ClaimsSource, Freshness, Limits
 from services.auth.grants import Granting, Lives
+from services.auth.issuer_http import IssuerHttp
+from services.auth.issuers import Issuer
+from services.auth.janitor import Janitor, Keep, keep_keys_young
 from services.auth.keys import IssuerKeys
+from services.auth.policies import Layers
 from services.auth.principals import Principals
-from services.auth.settings import AuthSettings
+from services.auth.settings import AuthSettings, trusted_issuers
 from services.auth.signing_keys import KeyChest, KeyLife
-from services.auth.store import load_keys, prune
-from services.auth.verifier import Verifier
+from services.auth.store import load_keys
+from services.auth.verifier import TrustedIssuer, Verifier
 from shared.errors import Misconfigured, Unavailable
 from shared.ports import Clock, Store
+from shared.runtime import logs
 from shared.runtime.http import install_health
 from shared.runtime.key_ring import KeyTimes
 from shared.runtime.service import Service
@@ -24,6 +32,8 @@ from shared.runtime.telemetry import Tracer
 __all__ = ["assemble"]
 
 MIGRATIONS = "services.auth.migrations"
+
+log = logs.get("auth")
 
 
 async def assemble(
@@ -34,36 +44,65 @@ async def assemble(
 
     Raises Misconfigured for a development issuer outside dev mode, or signing keys that cannot be unsealed.
     """
-    _check_issuers(settings)
+    entries = trusted_issuers(settings)
+    _check_issuers(entries, dev_mode=settings.dev_mode)
     chest = KeyChest(store, _key_secret(settings), _key_life(settings), clock)
     await chest.renew()
-    issuers = {each.issuer: IssuerKeys(each, clock, _key_times(settings), transport) for each in settings.issuers}
+    issuers = {each.issuer: trusted_issuer(each, settings, clock, transport) for each in entries}
     principals = Principals(
         Verifier(issuers, clock, settings.most_token_bytes), store, clock,
         cache=timedelta(seconds=settings.context_cache_s), size=settings.context_cache_size,
         life=timedelta(seconds=settings.membership_life_s),
     )  # fmt: skip
     lives = Lives(timedelta(seconds=settings.grant_life_s), timedelta(seconds=settings.read_grant_life_s))
-    app = api.build(settings, principals, Granting(chest, lives), chest, store, clock, tracer)
+    layers, book = Layers(settings.platform_policy, settings.site_policies), Book(store, clock)
+    granting = Granting(chest, lives, layers)
+    parts = api.Parts(settings, principals, granting, layers, book, chest, store, clock, tracer)
+    app = api.build(parts)
+    admin_api.add_to(app, parts, issuers)
     service = Service("auth", app)
-    service.tasks["janitor"] = partial(_keep_house, settings, chest, store, clock)
+    keys = tuple(issuer.keys for issuer in issuers.values())
+    service.tasks["janitor"] = Janitor(chest, store, clock, _keep(settings)).run
+    service.tasks["issuers"] = partial(keep_keys_young, keys, settings.janitor_interval_s)
     service.checks["store"] = partial(_store_answers, store)
-    service.checks["issuers"] = partial(_an_issuer_answers, tuple(issuers.values()))
-    service.closers.extend(issuer.close for issuer in issuers.values())
+    service.checks["issuers"] = partial(_an_issuer_answers, keys)
+    service.closers.extend(issuer.http.close for issuer in issuers.values())
     install_health(app, service)
     return service
 
 
-def _check_issuers(settings: AuthSettings) -> None:
-    names = [issuer.issuer for issuer in settings.issuers]
+def trusted_issuer(
+    issuer: Issuer, settings: AuthSettings, clock: Clock, transport: httpx.AsyncBaseTransport | None = None
+) -> TrustedIssuer:
+    """One issuer with its client, its keys and, where tokens do not say all, its claims source."""
+    http = IssuerHttp(issuer, transport)
+    source = None
+    if issuer.claims_from != "token":
+        limits = Limits(settings.claims_timeout_s, settings.claims_at_once)
+        source = ClaimsSource(issuer, http, clock, _freshness(settings), limits)
+    return TrustedIssuer(trusted(issuer), http, IssuerKeys(http, issuer, clock, _key_times(settings)), source)
+
+
+def _check_issuers(issuers: tuple[Issuer, ...], *, dev_mode: bool) -> None:
+    names = [issuer.issuer for issuer in issuers]
     if len(set(names)) != len(names):
-        raise Misconfigured("SERAI_AUTH_ISSUERS names an issuer twice")
-    development = [issuer.issuer for issuer in settings.issuers if issuer.needs_dev_mode]
-    if development and not settings.dev_mode:
+        raise Misconfigured("SERAI_AUTH_ISSUERS and SERAI_AUTH_ISSUERS_FILE name an issuer twice")
+    development = [issuer.issuer for issuer in issuers if issuer.needs_dev_mode]
+    if development and not dev_mode:
         raise Misconfigured(
             f"{development[0]} is a development issuer: it gives tokens to anybody. Take it out of SERAI_AUTH_ISSUERS, "
             "or set SERAI_AUTH_DEV_MODE=true on a machine that nobody else can reach"
         )
+    for issuer in issuers:
+        if issuer.accept_shared_audience:
+            log.warning("shared_audience_accepted", issuer=issuer.issuer, clients=issuer.clients)
+
+
+def _freshness(settings: AuthSettings) -> Freshness:
+    return Freshness(
+        read=timedelta(seconds=settings.claims_fresh_s), write=timedelta(seconds=settings.claims_fresh_write_s),
+        stale=timedelta(seconds=settings.claims_stale_s),
+    )  # fmt: skip
 
 
 def _key_secret(settings: AuthSettings) -> str:
@@ -78,19 +117,15 @@ def _key_life(settings: AuthSettings) -> KeyLife:
     )
 
 
+def _keep(settings: AuthSettings) -> Keep:
+    return Keep(
+        timedelta(seconds=settings.audit_retention_s), timedelta(seconds=settings.membership_life_s),
+        settings.janitor_interval_s,
+    )  # fmt: skip
+
+
 def _key_times(settings: AuthSettings) -> KeyTimes:
     return KeyTimes(settings.key_cool_down_s, settings.key_refresh_s, settings.key_expiry_s)
-
-
-async def _keep_house(settings: AuthSettings, chest: KeyChest, database: Store, clock: Clock) -> None:
-    """Reload and rotate keys, drop old rows, for ever."""
-    while True:
-        await chest.renew()
-        now = clock()
-        audit_before = now - timedelta(seconds=settings.audit_retention_s)
-        seen_before = now - timedelta(seconds=settings.membership_life_s)
-        await database.transact(partial(prune, audit_before=audit_before, seen_before=seen_before))
-        await asyncio.sleep(settings.janitor_interval_s)
 
 
 async def _store_answers(database: Store) -> None:

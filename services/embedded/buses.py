@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from services.embedded.folder import DataFolder
 from services.embedded.settings import EmbeddedSettings
 from shared.adapters.embedded_bus import EmbeddedBus
+from shared.errors import Misconfigured, Unavailable
 from shared.ports import MessageBus
 
 
@@ -24,7 +25,13 @@ async def open_bus(settings: EmbeddedSettings, folder: DataFolder) -> AsyncItera
 
     async with contextlib.AsyncExitStack() as stack:
         url = settings.amqp_url or await stack.enter_async_context(broker(folder.path / "rabbitmq"))
-        await declare(url)
+        try:
+            await declare(url)
+        except Unavailable as away:
+            raise Misconfigured(
+                f"{away.what}\n  start that broker; or unset AMQP_URL, and Debian's is started for you; or leave out "
+                "--bus amqp"
+            ) from away
         amqp = await AmqpBus.open(url)
         stack.push_async_callback(amqp.close)
         yield amqp

@@ -60,11 +60,20 @@ def open_folder(path: Path) -> DataFolder:
         raise Misconfigured(
             f"another platform is running on {path}; stop it, or choose another folder: --data FOLDER"
         ) from error
-    file = path / "platform.json"
-    kept = json.loads(file.read_text()) if file.exists() else {"service_token": secrets.token_urlsafe(32)}
-    folder = DataFolder(path.resolve(), lock, kept)
+    folder = DataFolder(path.resolve(), lock, _kept(path / "platform.json"))
     folder.save()
     return folder
+
+
+def _kept(file: Path) -> dict[str, Any]:
+    """What was kept before, or what a new folder begins with."""
+    if not file.exists():
+        return {"service_token": secrets.token_urlsafe(32)}
+    try:
+        kept = json.loads(file.read_text())
+        return {**kept, "service_token": str(kept["service_token"])}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise Misconfigured(f"{file} cannot be read; remove it (jobs are kept, ports may change)") from error
 
 
 def is_free(port: int) -> bool:

@@ -42,6 +42,7 @@ from shared.runtime.service import Service, drain, run_services
 from shared.runtime.serving import HttpServer
 from shared.runtime.telemetry import Tracer
 from shared.runtime.tokens import GrantVerifier, keys_of
+from shared.runtime.trust_watch import TrustWatch
 from shared.site import Site
 
 T = TypeVar("T")
@@ -94,15 +95,17 @@ class Platform:
 @contextlib.asynccontextmanager
 async def platform(
     settings: EmbeddedSettings, around: Around = as_it_is, overrides: Overrides | None = None,
-    agents: Mapping[str, Agent] | None = None,
+    agents: Mapping[str, Agent] | None = None, apps: Around = as_it_is,
 ) -> AsyncIterator[Platform]:  # fmt: skip
     """The platform, running and ready; stopped in order at the end. Tasks at the sites run on, as with Nomad.
 
-    `agents` that are handed in, one for each site, run already and outlive the platform.
+    `agents` that are handed in, one for each site, run already and outlive the platform. `apps` is handed what every
+    service answers the others over HTTP, under the service's name.
     """
     folder = open_folder(settings.data)
     async with contextlib.AsyncExitStack() as stack:
         parts = await _Parts.open(settings, folder, stack, around, overrides or {}, agents)
+        parts.apps = apps
         issuer, auth = await parts.auth()
         scheduler = await parts.scheduler(auth)
         monitor = await parts.monitor(auth, scheduler)
@@ -137,6 +140,7 @@ class _Parts:
     registry: MemoryRegistry
     bus: MessageBus
     spans: SpanStore
+    apps: Around = as_it_is
 
     @classmethod
     async def open(
@@ -163,12 +167,16 @@ class _Parts:
         """The development issuer, serving, and auth, which trusts it."""
         port = self.folder.port("issuer", self.settings.port + 1)
         url = f"http://{HOST}:{port}"
-        issuer_settings = dev_issuer.DevIssuerSettings(url=url, key_file=self.folder.path / "dev-issuer-key.json")
+        issuer_settings = dev_issuer.DevIssuerSettings(
+            url=url, key_file=self.folder.path / "dev-issuer-key.json", token_life_s=self.settings.token_life_s
+        )
         await self.serve(dev_issuer.assemble(issuer_settings, clock=system_clock).app, "issuer", port)
         settings = self.told(AuthSettings, "auth", issuers=(dev_issuer.trusted_as(url),), dev_mode=True)
-        return url, await auth_wiring.assemble(
+        auth = await auth_wiring.assemble(
             settings, store=await self.store("auth"), clock=system_clock, tracer=self.tracer("auth")
         )
+        await self.serve(auth.app, "auth", port + 1)
+        return url, auth
 
     async def scheduler(self, auth: Service) -> Service:
         """The scheduler, and with it the registry's look at its sites (Consul's work elsewhere)."""
@@ -217,11 +225,12 @@ class _Parts:
 
     def ask(self, service: Service) -> Questions:
         """A client of another service of this process."""
-        transport = InProcessTransport(service.app)
+        transport = InProcessTransport(self.apps(service.name, service.app))
         return Questions(f"http://{service.name}", service.name, self.folder.service_token, transport=transport)
 
     def verifier(self, auth: Service) -> GrantVerifier:
-        return GrantVerifier(keys_of(self.ask(auth)), system_clock)
+        asking = self.ask(auth)
+        return GrantVerifier(keys_of(asking), system_clock, trust=TrustWatch(asking, system_clock))
 
     async def serve(self, app: Any, name: str, first_port: int) -> str:
         """Serve an app on loopback at the next free port; its address."""

@@ -2,37 +2,65 @@
 
 import asyncio
 import json
-import signal
-import tempfile
+import sys
+from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 
 from serai import showcase
+from serai.errors import ClientError
 from services.auth.dev_issuer import DEMO_USERS, demo_token
 from services.embedded.platform import Platform, platform
 from services.embedded.settings import EmbeddedSettings
+from services.embedded.stopping import Stopping
 from shared.errors import Misconfigured
+from shared.runtime import garbage
+
+RUNS = Path(".serai-runs")
+PLATFORM = "platform"
+"""Folder of the platform's own data, among those of a run's jobs."""
+
+EXAMPLES_END_S = 60.0
+"""Seconds that all examples have together; they take about six."""
 
 
-def fresh_folder() -> Path:
-    """A folder for one `run`, kept afterwards so that outputs can be looked at."""
-    return Path(tempfile.mkdtemp(prefix="serai-run-"))
+def fresh_folder(now: datetime, runs: Path = RUNS) -> Path:
+    """A folder for one `run`, named after its time; kept afterwards so that outputs can be looked at."""
+    name = now.strftime("%Y-%m-%d_%H-%M-%S")
+    return next(
+        path for number in range(1, 1000) if not (path := runs / (name if number == 1 else f"{name}_{number}")).exists()
+    )
 
 
-def check_folder(examples: Path) -> None:
-    """Raises Misconfigured when the folder is not there."""
+def check_examples(examples: Path) -> None:
+    """Raises Misconfigured when the folder is not there, or when a job or an expectation in it is wrong."""
     if not examples.is_dir():
         raise Misconfigured(f"there is no folder {examples}: run this in the checkout, or say --examples FOLDER")
+    try:
+        showcase.load(examples)
+    except ClientError as error:
+        raise Misconfigured(f"the examples cannot be run:\n{error}") from error
 
 
-async def up(settings: EmbeddedSettings) -> None:
+async def up(settings: EmbeddedSettings) -> int:
     """Run until SIGINT or SIGTERM. First line on standard output: one JSON object; then words for people."""
-    async with platform(settings) as running:
-        print(json.dumps(addresses(running)), flush=True)
-        print(_words(running), flush=True)
-        await _until_told_to_stop(running)
-        print("Stopping ...", flush=True)
+    with Stopping() as stopping:
+        try:
+            async with platform(settings) as running:
+                stopping.started()
+                print(json.dumps(addresses(running)), flush=True)
+                print(_words(running), flush=True)
+                garbage.settle()
+                await _until_told_to_stop(running, stopping)
+                print("Stopping ...", flush=True)
+        except asyncio.CancelledError:
+            if not stopping.asked:
+                raise
+            print("Stopped before it was ready.", file=sys.stderr)
+            return stopping.exit_code
+    print("Stopped.", flush=True)
+    return 0
 
 
 def addresses(running: Platform) -> dict[str, object]:
@@ -45,24 +73,42 @@ def addresses(running: Platform) -> dict[str, object]:
     }
 
 
-async def run_examples(settings: EmbeddedSettings, examples: Path) -> int:
-    """Start, run the example jobs as their users would, stop. 0 only if every one ended as expected."""
-    check_folder(examples)
-    async with platform(settings) as running:
-        tokens = {user.user: await demo_token(running.issuer, user.user) for user in DEMO_USERS}
-        code = await showcase.run_examples(running.gateway, tokens, examples, deadline_s=60, console=Console())
-    print(f"Databases, logs and the jobs' folders are kept in {settings.data}", flush=True)
+async def run_examples(settings: EmbeddedSettings, examples: Path, keep: Path) -> int:
+    """Start, run the example jobs as their users would, save what they left in `keep`, stop.
+
+    0 only if every one ended as expected. Ctrl-C and SIGTERM end it early, with 130 and 143.
+    """
+    check_examples(examples)
+    with Stopping() as stopping:
+        try:
+            code = await _run_examples(settings, examples, keep)
+        except asyncio.CancelledError:
+            if not stopping.asked:
+                raise
+            print(f"Stopped before all examples had ended; what there is so far is in {keep}", file=sys.stderr)
+            return stopping.exit_code
+    print(f"Outputs, logs and timelines are in {keep}, the platform's own data in {settings.data}", flush=True)
     return code
 
 
-async def _until_told_to_stop(running: Platform) -> None:
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, told.set)
-    waiting = asyncio.create_task(told.wait(), name="until-told")
-    await asyncio.wait([waiting, running.running], return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
+async def _run_examples(settings: EmbeddedSettings, examples: Path, keep: Path) -> int:
+    console = Console(highlight=False, markup=False)
+    console.print(f"Starting the platform ({settings.bus} bus) ...", style="dim")
+    async with platform(settings) as running:
+        console.print(f"{', '.join(running.sites)} are up; gateway at {running.gateway}", style="dim")
+        tokens = {user.user: await demo_token(running.issuer, user.user) for user in DEMO_USERS}
+        return await showcase.run_examples(
+            running.gateway, tokens, examples, deadline_s=EXAMPLES_END_S, console=console, keep=keep
+        )
+
+
+async def _until_told_to_stop(running: Platform, stopping: Stopping) -> None:
+    """Return when a signal came. Raises the failure of a service that ended by itself."""
+    waiting = asyncio.create_task(stopping.told(), name="until-told")
+    try:
+        await asyncio.wait([waiting, running.running], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
     if running.running.done():
         running.running.result()
 

@@ -18,9 +18,11 @@ class EmbeddedSettings(BaseSettings):
         None, description="YAML file of sites instead of the three built-in ones; `docs/sites.md` has its form."
     )
     bus: Literal["embedded", "amqp"] = Field(
-        "embedded", description="`amqp` uses a RabbitMQ: at SERAI_UP_AMQP_URL, or Debian's started for the purpose."
+        "embedded", description="`amqp` uses a RabbitMQ: at AMQP_URL, or Debian's started for the purpose."
     )
-    amqp_url: str = Field("", description="Address of a RabbitMQ, amqp://user:password@host:port/vhost.")
+    amqp_url: str = Field(
+        "", description="Address of a RabbitMQ, amqp://user:password@host:port/vhost; AMQP_URL does the same."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "warning", description="Least level that is logged."
     )
@@ -30,6 +32,10 @@ class EmbeddedSettings(BaseSettings):
     nomad: str = Field(
         "embedded", description="`embedded` agents, or `auto`: a real Nomad region for each site where a `nomad` is on "
         "PATH (or NOMAD_BIN), or the path of one."
+    )  # fmt: skip
+    token_life_s: int = Field(
+        28_800, ge=10, le=86_400, description="Seconds that a demo user's token is good; a working day, so that nobody "
+        "who looks around has to sign in again and again. Other issuers give an hour or less."
     )  # fmt: skip
     mock: bool = Field(False, description="Sites offer Nomad's mock_driver, which starts no process: for load tests.")
     health_interval_s: float = Field(

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from shared.errors import Misconfigured
 from shared.job import Country, SiteName, VoName
+from shared.runtime import yaml_files
 
 CLIMATE, BIO = "vo.climate.example", "vo.bio.example"
 
@@ -28,6 +28,8 @@ class EmbeddedSite(BaseModel):
     cost_per_core_hour: float | None = None
 
 
+_SITES = TypeAdapter(tuple[EmbeddedSite, ...])
+
 BUILT_IN = (
     EmbeddedSite(name="prague", country="CZ", vos=(CLIMATE, BIO), cores=8, memory_mib=8192, hardware=("x86_64", "ssd"),
                  carbon_g_per_kwh=430, cost_per_core_hour=0.020),
@@ -39,15 +41,11 @@ BUILT_IN = (
 
 
 def read_sites(path: Path | None) -> tuple[EmbeddedSite, ...]:
-    """The sites of a YAML file (a list), or the built-in ones. Raises Misconfigured with file, place and mend."""
+    """The sites of a YAML file (a list), or the built-in ones. Raises Misconfigured with file, line and mend."""
     if path is None:
         return BUILT_IN
-    try:
-        rows = yaml.safe_load(path.read_text())
-        sites = tuple(EmbeddedSite.model_validate(row) for row in rows)
-    except (OSError, yaml.YAMLError, ValidationError, TypeError) as error:
-        raise Misconfigured(f"{path}: not a list of sites: {error}") from error
+    sites = yaml_files.read(path, _SITES, "a list of sites, see docs/sites.md")
     names = [site.name for site in sites]
     if not sites or len(set(names)) != len(names):
-        raise Misconfigured(f"{path}: name at least one site, and each name once")
+        raise Misconfigured(f"{path}: name at least one site, and each name once; see docs/sites.md")
     return sites

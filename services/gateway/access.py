@@ -18,6 +18,7 @@ from shared.contracts.questions import Context, ContextRequest
 from shared.errors import Refused, Unavailable
 from shared.ports import Clock
 from shared.runtime.questions import Questions
+from shared.runtime.trust_watch import TrustWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,10 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
+    """`trust`: the version of suspensions and policies that the context was made under; another ends its freshness."""
+
     caller: Caller
+    trust: int
     fresh_until: datetime
     stale_until: datetime
 
@@ -74,21 +78,26 @@ class Access:
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self._refused: OrderedDict[bytes, tuple[Refused, datetime]] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[Caller]] = {}
+        self._trust = TrustWatch(auth, clock)
 
     async def caller(self, request: Request) -> Caller:
         """The caller of a request. Raises Refused (`unauthenticated`, `token_expired`) or Unavailable."""
         return await self.verify(bearer(request.headers.get("authorization", "")))
 
     def fresh(self, token: str) -> Caller | None:
-        """The caller if that is known without asking."""
+        """The caller if that is known without asking, and so is that nothing was suspended in the last seconds."""
         known = self._known.get(_digest(token))
-        return known.caller if known is not None and self._clock() < known.fresh_until else None
+        return known.caller if known is not None and self._trust.fresh and self._is_fresh(known) else None
+
+    def _is_fresh(self, known: _Known) -> bool:
+        return self._clock() < known.fresh_until and known.trust == self._trust.version
 
     async def verify(self, token: str) -> Caller:
         """The caller behind a token."""
         digest, now = _digest(token), self._clock()
+        await self._trust.current()
         known = self._known.get(digest)
-        if known is not None and now < known.fresh_until:
+        if known is not None and self._is_fresh(known):
             self._known.move_to_end(digest)
             return known.caller
         refusal, until = self._refused.get(digest, (None, now))
@@ -115,6 +124,7 @@ class Access:
             asking.exception()
 
     async def _ask(self, digest: bytes, token: str) -> Caller:
+        trust = self._trust.version
         try:
             context = await self._auth.ask("POST", "/internal/context", Context, body=ContextRequest(token=token))
         except Refused as refusal:
@@ -123,13 +133,14 @@ class Access:
             _trim(self._refused, self._size)
             raise
         caller = Caller(token, context, sight_of(context))
-        self._remember(digest, caller)
+        self._remember(digest, caller, trust)
         return caller
 
-    def _remember(self, digest: bytes, caller: Caller) -> None:
+    def _remember(self, digest: bytes, caller: Caller, trust: int) -> None:
         now, expires = self._clock(), caller.context.expires_at
         self._known[digest] = _Known(
             caller,
+            trust,
             min(expires, now + timedelta(seconds=self._times.fresh_s)),
             min(expires, now + timedelta(seconds=self._times.stale_s)),
         )

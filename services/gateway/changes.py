@@ -14,15 +14,15 @@ RECENT: Final = 4096
 
 
 class Changes:
-    """One per process. `closed` ends all streams when the service stops."""
+    """One per process. Closing it ends all streams when the service stops."""
 
     def __init__(self, recent: int = RECENT) -> None:
         self._most = recent
         self._recent: list[Entry] = []
         self._moved = asyncio.Event()
         self._watchers: dict[str, set[asyncio.Event]] = {}
+        self._closing = asyncio.Event()
         self.head = 0
-        self.closed = False
 
     def publish(self, head: int, entries: Sequence[Entry], job_ids: Iterable[str]) -> None:
         """The log has grown to `head`; `entries` are the newest, when we wrote them (else they are in the store)."""
@@ -42,9 +42,18 @@ class Changes:
         for watcher in self._watchers.get(job_id, ()):
             watcher.set()
 
+    @property
+    def closed(self) -> bool:
+        """Whether the service is stopping."""
+        return self._closing.is_set()
+
+    async def until_closed(self) -> None:
+        """Return when the service stops."""
+        await self._closing.wait()
+
     def close(self) -> None:
         """End all waits and streams."""
-        self.closed = True
+        self._closing.set()
         self._wake()
         for job_id in list(self._watchers):
             self.touch(job_id)

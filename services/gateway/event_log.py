@@ -41,7 +41,10 @@ _AFTER_OF_JOB: Final = (
     .order_by(log.c.position)
     .limit(bindparam("limit"))
 )
-_LOCKED: Final = select(log_state).where(log_state.c.id == _STATE_ROW)
+_STATE: Final = select(log_state).where(log_state.c.id == _STATE_ROW)
+_LOCKED: Final = _STATE.with_for_update()
+_APPEND: Final = insert(log)
+_MOVE: Final = update(log_state).values(head=bindparam("new_head"), stream_offset=bindparam("new_offset"))
 
 
 def prepare(connection: Connection, epoch: str) -> None:
@@ -52,13 +55,13 @@ def prepare(connection: Connection, epoch: str) -> None:
 
 def state(connection: Connection, *, lock: bool = False) -> LogState:
     """The state; with `lock` nobody else writes the log until the transaction ends."""
-    row = connection.execute(_LOCKED.with_for_update() if lock else _LOCKED).one()
+    row = connection.execute(_LOCKED if lock else _STATE).one()
     return LogState(row.epoch, row.head, row.floor, row.stream_offset)
 
 
 def move(connection: Connection, head: int, stream_offset: int) -> None:
     """Record how far the log and the stream were taken."""
-    connection.execute(update(log_state).values(head=head, stream_offset=stream_offset))
+    connection.execute(_MOVE, {"new_head": head, "new_offset": stream_offset})
 
 
 def set_head(connection: Connection, head: int) -> None:
@@ -69,7 +72,7 @@ def set_head(connection: Connection, head: int) -> None:
 def append(connection: Connection, entries: Sequence[Entry], at: int) -> None:
     """Write entries whose positions were given under the lock."""
     if entries:
-        connection.execute(insert(log), [_row(entry, at) for entry in entries])
+        connection.execute(_APPEND, [_row(entry, at) for entry in entries])
 
 
 def after(connection: Connection, position: int, limit: int, job_id: str | None = None) -> list[Entry]:

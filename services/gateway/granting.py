@@ -12,6 +12,7 @@ from typing import Final
 
 from shared.contracts import codec
 from shared.contracts.commands import Command
+from shared.contracts.policies import Demand
 from shared.contracts.questions import GrantAnswer, GrantItem, GrantRequest, GrantsAnswer
 from shared.errors import Refused, Unavailable
 from shared.runtime.questions import Questions
@@ -91,10 +92,14 @@ def _gathered(queue: deque[_Waiting]) -> list[_Waiting]:
     return taken
 
 
-def item_for(kind: type[Command], body: bytes, vo: str | None, *, own: bool = True) -> GrantItem:
-    """What is asked of auth for a command with exactly this body."""
+def item_for(
+    kind: type[Command], body: bytes, vo: str | None, *, own: bool = True, demand: Demand | None = None
+) -> GrantItem:
+    """What is asked of auth for a command with exactly this body; `demand`: what a job in it asks for."""
     digest = hashlib.sha256(body).hexdigest()
-    return GrantItem(verb=kind.verb, vo=vo, message_type=codec.type_of(kind), body_sha256=digest, own=own)
+    return GrantItem(
+        verb=kind.verb, vo=vo, message_type=codec.type_of(kind), body_sha256=digest, own=own, demand=demand
+    )
 
 
 def granted(answer: GrantAnswer) -> str:

@@ -61,6 +61,8 @@ class Folded:
     entries: Sequence[Entry] = ()
     job_ids: frozenset[str] = frozenset()
     holes: frozenset[tuple[str, int]] = frozenset()
+    views: Mapping[str, JobView] = field(default_factory=dict)
+    """What the changed jobs look like, once this is committed."""
 
 
 def of_job(folding: Folding, fact: Fact) -> None:
@@ -110,12 +112,18 @@ def fact_of(decoded: Decoded, body: bytes, offset: int | None = None) -> Fact:
     return Fact(decoded.content, decoded.envelope.time, body, offset)
 
 
-def fold_stream(connection: Connection, facts: Sequence[Fact], offset: int, now: datetime) -> Folded:
-    """Fold what the stream gave up to `offset`. What another copy of the gateway folded already is left out."""
+def fold_stream(
+    connection: Connection, facts: Sequence[Fact], offset: int, now: datetime,
+    known: Mapping[str, JobView] | None = None,
+) -> Folded:  # fmt: skip
+    """Fold what the stream gave up to `offset`. What another copy of the gateway folded already is left out.
+
+    `known` are views as committed earlier, which spares reading those that nobody has changed since.
+    """
     state = event_log.state(connection, lock=True)
     done = state.stream_offset
     fresh = [fact for fact in facts if done is None or (fact.offset is not None and fact.offset > done)]
-    folded = _folded(connection, Folding(_views_for(connection, fresh), state.head), fresh, now)
+    folded = _folded(connection, Folding(_views_for(connection, fresh, known), state.head), fresh, now)
     event_log.move(connection, folded.head, offset if done is None else max(offset, done))
     return replace(folded, job_ids=frozenset(_jobs_of(facts)))
 
@@ -130,8 +138,10 @@ def fill_hole(connection: Connection, hole: Hole, facts: Sequence[Fact], now: da
     return folded
 
 
-def _views_for(connection: Connection, facts: Sequence[Fact]) -> dict[str, JobView]:
-    return store.views(connection, sorted(_jobs_of(facts)))
+def _views_for(
+    connection: Connection, facts: Sequence[Fact], known: Mapping[str, JobView] | None
+) -> dict[str, JobView]:  # fmt: skip
+    return store.views(connection, sorted(_jobs_of(facts)), known)
 
 
 def _jobs_of(facts: Sequence[Fact]) -> set[str]:
@@ -144,4 +154,6 @@ def _folded(connection: Connection, folding: Folding, facts: Sequence[Fact], now
     event_log.append(connection, folding.entries, micros(now))
     store.save_views(connection, list(folding.changed.values()))
     store.note_holes(connection, sorted(folding.holes), micros(now))
-    return Folded(folding.head, folding.entries, frozenset(folding.changed), frozenset(folding.holes))
+    return Folded(
+        folding.head, folding.entries, frozenset(folding.changed), frozenset(folding.holes), dict(folding.changed)
+    )

@@ -1,7 +1,8 @@
 """The endless tasks that turn the bus's event stream into what users see: projection, filling holes, the janitor."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -11,6 +12,7 @@ import orjson
 from services.gateway import event_log, handlers, job_view, store
 from services.gateway.changes import Changes
 from services.gateway.handlers import Fact, Folded
+from services.gateway.job_view import JobView
 from services.gateway.store import Hole
 from shared.contracts import codec
 from shared.contracts.envelope import Message
@@ -28,6 +30,8 @@ log = logs.get("gateway.projection")
 _AHEAD: Final = 1024
 """Messages read from the stream while a transaction runs."""
 _PAGE: Final = 1000
+_RECENT: Final = 1024
+"""Views of jobs that changed last, kept in memory."""
 _LOOK_AGAIN_S: Final = 5.0
 """Another copy of the gateway may have noticed a hole."""
 
@@ -46,6 +50,7 @@ class Projection:
         self._holes = holes
         self._clock = clock
         self._batch = batch
+        self._recent: OrderedDict[str, JobView] = OrderedDict()
 
     async def run(self) -> None:
         """For ever; raises Unavailable with the bus or the store (the supervisor tries again)."""
@@ -66,10 +71,21 @@ class Projection:
         """Fold one batch, then wake who waits."""
         facts = [fact for offset, message in batch if (fact := _decoded(offset, message)) is not None]
         last, now = batch[-1][0], self._clock()
-        folded = await self._store.transact(lambda connection: handlers.fold_stream(connection, facts, last, now))
+        folded = await self._store.transact(
+            lambda connection: handlers.fold_stream(connection, facts, last, now, self._recent)
+        )
         publish(self._changes, folded)
+        self._remember(folded.views)
         if folded.holes:
             self._holes.noticed.set()
+
+    def _remember(self, views: Mapping[str, JobView]) -> None:
+        """The next event of a job comes soon: spare reading its view again. Only what is committed is kept."""
+        for job_id, view in views.items():
+            self._recent[job_id] = view
+            self._recent.move_to_end(job_id)
+        while len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
 
 
 class Holes:

@@ -68,7 +68,11 @@ class GatewaySettings(BaseSettings):
     job_retention_s: float = Field(default=365 * 86_400, gt=0, description="Seconds that ended jobs are shown.")
     janitor_interval_s: float = Field(default=3_600, gt=0, description="Seconds between rounds of the janitor.")
     fold_batch: int = Field(
-        default=256, ge=1, le=1000, description="Events folded in one transaction at most: one commit carries many."
+        default=64,
+        ge=1,
+        le=1000,
+        description="Events folded in one transaction at most: one commit carries many, and "
+        "nobody else is served meanwhile.",
     )
     read_span_every: int = Field(
         default=100, ge=0, description="One span for every so many `GET /v1/jobs/{id}` (0 = none): a span costs more "

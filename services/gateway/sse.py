@@ -24,6 +24,8 @@ from shared.ports import Clock, Store
 CONTENT_TYPE: Final = "text/event-stream"
 RETRY_MS: Final = 2000
 _PAGE: Final = 500
+_RECHECK_S: Final = 2.0
+"""A quiet stream looks this often whether its reader was suspended."""
 _FINAL_KINDS: Final = frozenset(event.kind for event in events.JOB_EVENTS if issubclass(event, events.JobEnded))
 
 
@@ -149,7 +151,8 @@ class Streams:
         now = self._clock()
         if now >= reading.caller.context.expires_at:
             return end("token_expired")
-        if (now - reading.checked_at).total_seconds() < self._heartbeat_s:
+        young = (now - reading.checked_at).total_seconds() < self._heartbeat_s
+        if young and self._access.fresh(reading.caller.token) is not None:
             return None
         reading.checked_at = now
         try:
@@ -164,4 +167,4 @@ class Streams:
         now = self._clock()
         left = (reading.caller.context.expires_at - now).total_seconds()
         quiet = (now - reading.spoke_at).total_seconds()
-        return max(0.01, min(self._heartbeat_s - quiet, left))
+        return max(0.01, min(self._heartbeat_s - quiet, left, _RECHECK_S))

@@ -3,9 +3,9 @@
 Ids are String(36), times Unix microseconds, documents ready-made JSON bytes: a read renders nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -117,8 +117,13 @@ TABLES: Final = (jobs, labels, idempotency, log, log_state, holes)
 _HOT: Final = select(jobs.c.version, jobs.c.vo, jobs.c.owner_issuer, jobs.c.owner_subject, jobs.c.body).where(
     jobs.c.id == bindparam("job")
 )
-_VIEWS: Final = select(jobs.c.body).where(jobs.c.id.in_(bindparam("ids", expanding=True)))
+_VIEW: Final = select(jobs.c.id, jobs.c.version, jobs.c.body).where(jobs.c.id == bindparam("job"))
+_VIEWS: Final = select(jobs.c.id, jobs.c.version, jobs.c.body).where(jobs.c.id.in_(bindparam("ids", expanding=True)))
+_FEW: Final = 8
+"""So many point reads cost less than one statement with a list, which is made anew for each length."""
 _SPEC: Final = select(jobs.c.spec, jobs.c.spec_digest).where(jobs.c.id == bindparam("job"))
+_ADD: Final = insert(jobs)
+_ADD_LABELS: Final = insert(labels)
 _MOVED: Final = (
     update(jobs)
     .where(jobs.c.id == bindparam("job"))
@@ -161,19 +166,41 @@ def spec_of(connection: Connection, job_id: str) -> tuple[bytes, str] | None:
     return None if row is None else (bytes(row[0]), str(row[1]))
 
 
-def views(connection: Connection, job_ids: Sequence[str]) -> dict[str, JobView]:
-    """The views of those of the jobs that there are, by id."""
-    found = connection.execute(_VIEWS, {"ids": list(job_ids)}) if job_ids else ()
-    loaded = [JobView.model_validate_json(row[0]) for row in found]
-    return {str(view.id): view for view in loaded}
+def views(
+    connection: Connection, job_ids: Sequence[str], known: Mapping[str, JobView] | None = None
+) -> dict[str, JobView]:  # fmt: skip
+    """The views of those of the jobs that there are, by id. `known` are committed ones, taken if still the newest."""
+    if len(job_ids) <= _FEW:
+        found = [row for job_id in job_ids for row in connection.execute(_VIEW, {"job": job_id})]
+    else:
+        found = list(connection.execute(_VIEWS, {"ids": list(job_ids)}))
+    return {row.id: _view(row, (known or {}).get(row.id)) for row in found}
 
 
-def add_jobs(connection: Connection, added: Sequence[tuple[JobView, bytes, str]]) -> None:
-    """Insert new jobs (view, full spec, spec digest). Raises IntegrityError when an id is taken."""
-    connection.execute(insert(jobs), [_job_row(view, spec, digest) for view, spec, digest in added])
-    rows = [_label_row(view, name, value) for view, _, _ in added for name, value in view.labels.items()]
+def _view(row: Any, known: JobView | None) -> JobView:
+    if known is not None and known.version == row.version:
+        return known
+    return JobView.model_validate_json(row.body)
+
+
+class NewJob(NamedTuple):
+    """The rows of a new job, made before the transaction that writes them: rendering takes longer than writing."""
+
+    job: dict[str, object]
+    labels: list[dict[str, object]]
+
+
+def new_job(view: JobView, spec: bytes, digest: str) -> NewJob:
+    """The rows of a job with its full spec and that spec's digest."""
+    return NewJob(_job_row(view, spec, digest), [_label_row(view, name, value) for name, value in view.labels.items()])
+
+
+def add_jobs(connection: Connection, added: Sequence[NewJob]) -> None:
+    """Insert new jobs. Raises IntegrityError when an id is taken."""
+    connection.execute(_ADD, [new.job for new in added])
+    rows = [row for new in added for row in new.labels]
     if rows:
-        connection.execute(insert(labels), rows)
+        connection.execute(_ADD_LABELS, rows)
 
 
 def save_views(connection: Connection, changed: Sequence[JobView]) -> None:

@@ -18,11 +18,12 @@ from services.gateway.access import Caller
 from services.gateway.backlog import Backlog
 from services.gateway.granting import Granting
 from services.gateway.job_view import JobView
-from services.gateway.store import HotRow
+from services.gateway.store import HotRow, NewJob
 from shared import ids
 from shared.contracts import codec
 from shared.contracts.commands import SubmitJob
 from shared.contracts.envelope import Message
+from shared.contracts.policies import demand_of
 from shared.contracts.questions import GrantAnswer
 from shared.errors import Conflict
 from shared.job import JobSpec
@@ -62,9 +63,9 @@ class Ready:
     view: JobView
     spec: bytes
 
-    def row(self) -> tuple[JobView, bytes, str]:
+    def row(self) -> NewJob:
         """What `store.add_jobs` takes."""
-        return self.view, self.spec, job_view.spec_digest(self.command.spec)
+        return store.new_job(self.view, self.spec, job_view.spec_digest(self.command.spec))
 
     def message(self, grant: str) -> Message:
         """The command to send; its id follows from the job's, so that it has one effect."""
@@ -76,6 +77,8 @@ class Ready:
 
 
 Granted = tuple[Ready, str]
+Outgoing = tuple[NewJob, Message]
+"""A job's rows and its command, rendered: what is left is to write them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +128,8 @@ class Submission:
         await self._backlog.check()
         job = ready(self._new_id(), caller, spec, self._clock())
         grant = granting.granted((await self._grants(caller, [job]))[0])
-        answer = str(job.command.job_id).encode()
-        raced = await self._transactions.run(lambda unit: _keep(unit, caller, key, answer, [(job, grant)]))
+        answer, outgoing = str(job.command.job_id).encode(), [(job.row(), job.message(grant))]
+        raced = await self._transactions.run(lambda unit: _keep(unit, caller, key, answer, outgoing))
         return _taken(job) if raced is None else await self._as_it_is(raced)
 
     async def put(self, caller: Caller, job_id: UUID, spec: JobSpec) -> Taken:
@@ -138,7 +141,8 @@ class Submission:
         await self._backlog.check()
         job = ready(job_id, caller, spec, self._clock())
         grant = granting.granted((await self._grants(caller, [job]))[0])
-        raced = await self._transactions.run(lambda unit: _put(unit, job, grant))
+        outgoing = job.row(), job.message(grant)
+        raced = await self._transactions.run(lambda unit: _put(unit, job_id, outgoing))
         return _taken(job) if raced is None else _same_content(raced, caller, job_id, spec)
 
     async def submit_all(self, caller: Caller, specs: Sequence[JobSpec]) -> list[tuple[Ready, GrantAnswer]]:
@@ -153,10 +157,18 @@ class Submission:
 
     async def keep_all(self, caller: Caller, key: Key | None, answer: bytes, jobs: Sequence[Granted]) -> bytes | None:
         """Store granted jobs with the batch's answer; the earlier answer when another request was faster."""
-        return await self._transactions.run(lambda unit: _keep(unit, caller, key, answer, jobs))
+        outgoing: list[Outgoing] = []
+        for index, (job, grant) in enumerate(jobs):
+            if index % _BREATH == _BREATH - 1:
+                await asyncio.sleep(0)
+            outgoing.append((job.row(), job.message(grant)))
+        return await self._transactions.run(lambda unit: _keep(unit, caller, key, answer, outgoing))
 
     async def _grants(self, caller: Caller, jobs: Sequence[Ready]) -> Sequence[GrantAnswer]:
-        items = [granting.item_for(SubmitJob, job.body, job.command.spec.vo) for job in jobs]
+        items = [
+            granting.item_for(SubmitJob, job.body, job.command.spec.vo, demand=demand_of(job.command.spec))
+            for job in jobs
+        ]
         return await self._granting.ask(caller.token, items)
 
     async def _as_it_is(self, job_id: bytes) -> Taken:
@@ -171,7 +183,7 @@ class Submission:
         return Taken(UUID(key), row.version, bytes(row.body), new=False)
 
 
-def _keep(unit: Unit, caller: Caller, key: Key | None, answer: bytes, jobs: Sequence[Granted]) -> bytes | None:
+def _keep(unit: Unit, caller: Caller, key: Key | None, answer: bytes, jobs: Sequence[Outgoing]) -> bytes | None:
     """Write jobs, labels, key and commands; when the key is there already, nothing, and its answer is returned."""
     connection = unit.connection
     if key is not None:
@@ -181,17 +193,18 @@ def _keep(unit: Unit, caller: Caller, key: Key | None, answer: bytes, jobs: Sequ
         if not kept:
             return _answer(connection, caller, key)
     if jobs:
-        store.add_jobs(connection, [job.row() for job, _ in jobs])
-    for job, grant in jobs:
-        unit.send(job.message(grant))
+        store.add_jobs(connection, [new for new, _ in jobs])
+    for _, message in jobs:
+        unit.send(message)
     return None
 
 
-def _put(unit: Unit, job: Ready, grant: str) -> _Known | None:
-    known = _known(unit.connection, job.command.job_id)
+def _put(unit: Unit, job_id: UUID, outgoing: Outgoing) -> _Known | None:
+    known = _known(unit.connection, job_id)
     if known is None:
-        store.add_jobs(unit.connection, [job.row()])
-        unit.send(job.message(grant))
+        new, message = outgoing
+        store.add_jobs(unit.connection, [new])
+        unit.send(message)
     return known
 
 

@@ -1,6 +1,6 @@
 """All events of a job in order. From our log while it holds them all, else from their owners, who keep them longer."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +9,7 @@ import orjson
 from services.gateway import event_log, job_view
 from services.gateway.job_view import JobView
 from shared.contracts.questions import EventsAnswer
+from shared.contracts.reasons import Verdict
 from shared.errors import NotFound
 from shared.ports import Store
 from shared.runtime.questions import Questions
@@ -77,6 +78,15 @@ def item(event: dict[str, Any]) -> dict[str, Any]:
         "attempt": int(data.get("attempt", 0)), "sequence": data["sequence"], "site": data.get("site"),
         "reason": data.get("reason"), "cause": event.get("cause"), "data": rest,
     }  # fmt: skip
+
+
+def last_verdicts(items: Sequence[dict[str, Any]]) -> tuple[Verdict, ...]:
+    """Every site's verdict as the newest event of a timeline has them: when the job was placed, or was given up."""
+    for each in reversed(items):
+        found = each["data"].get("verdicts") or each["data"].get("receipt")
+        if found:
+            return tuple(Verdict.model_validate(verdict) for verdict in found)
+    return ()
 
 
 _TOLD = frozenset({"job_id", "vo", "owner", "name", "sequence", "attempt", "site", "reason"})

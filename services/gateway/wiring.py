@@ -104,7 +104,8 @@ async def assemble(
             "janitor": parts.janitor.run,
         },
         checks={"store": _store_check(store), "bus": bus.ready, "auth": _health_check(auth)},
-        closers=[auth.close, scheduler.close, monitor.close, close_streams],
+        drains=[close_streams],
+        closers=[auth.close, scheduler.close, monitor.close],
     )  # fmt: skip
     install_health(parts.app, service)
     return service

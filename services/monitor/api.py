@@ -12,7 +12,6 @@ from uuid import UUID
 
 import orjson
 from fastapi import Depends, FastAPI, Query, Request, Response
-from fastapi.responses import StreamingResponse
 
 from services.monitor import kept_store, store
 from services.monitor.attempts import AttemptRecord
@@ -22,6 +21,7 @@ from services.monitor.log_reading import LogQuestion, LogReader
 from services.monitor.settings import MonitorSettings
 from shared.contracts.questions import EventsAnswer, OutputItem, OutputsAnswer
 from shared.errors import NotFound, Refused, Unavailable
+from shared.runtime.cutting import CuttableResponse
 from shared.runtime.http import install_problems, internal_only
 from shared.runtime.questions import READ_GRANT_HEADER
 from shared.runtime.tokens import ReadGrant
@@ -79,7 +79,7 @@ class Answers:
         question = LogQuestion(record.identity.attempt, stream, offset, tail, follow)
         pieces = self._logs.read(question)
         if follow:
-            return StreamingResponse(_to_the_end(pieces), media_type="application/octet-stream")
+            return CuttableResponse(_to_the_end(pieces), media_type="application/octet-stream")
         async with aclosing(pieces):
             data = b"".join([piece async for piece in pieces])
         return Response(data, media_type="application/octet-stream")

@@ -27,7 +27,8 @@ _DRIVER_WORDS: Final = ("driver_error", "download_error", "setup_error", "valida
 class TaskEvidence:
     """How the last life of a task went; the ring of ten events that Nomad keeps shows no more for sure.
 
-    `exit_code` is None while it lives, or where Nomad lost track of it (-1). `killed` = somebody ended this life.
+    `exit_code` is None while it lives, or where Nomad lost track of it (-1: `unseen`). `killed` = somebody ended this
+    life.
     """
 
     name: str
@@ -37,6 +38,7 @@ class TaskEvidence:
     signal: int = 0
     out_of_memory: bool = False
     killed: bool = False
+    unseen: bool = False
     trouble: str = ""
     """Type of the event that tells why it could not start."""
     words: str = ""
@@ -200,6 +202,7 @@ def task_evidence(task: TaskSeen) -> TaskEvidence:
         signal=_number(details.get("signal")) or 0,
         out_of_memory=details.get("oom_killed") == "true",
         killed=any(event.type in ("Killing", "Killed") for event in life),
+        unseen=exit_code == -1,
         trouble=trouble.type if trouble else "",
         words=_words(trouble, ending),
     )

@@ -3,17 +3,21 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from services.monitor.keeping import Owed
 from services.monitor.store import kept_logs, kept_outputs, owed
 from shared.ids import AttemptId
 from shared.runtime.clock import micros, moment
 from shared.runtime.sql import insert_or_ignore, upsert
+
+_DUE: Final = select(owed).where(owed.c.due_at <= bindparam("now")).order_by(owed.c.due_at).limit(bindparam("most"))
+_NEXT_DUE: Final = select(func.min(owed.c.due_at))
+_SETTLED: Final = delete(owed).where(owed.c.job_id == bindparam("of_job"), owed.c.attempt == bindparam("of_attempt"))
 
 
 def owe(connection: Connection, keeping: Owed) -> None:
@@ -28,12 +32,12 @@ def owe(connection: Connection, keeping: Owed) -> None:
 
 def due(connection: Connection, now: datetime, limit: int) -> list[Owed]:
     """What is owed and due, the longest due first."""
-    query = select(owed).where(owed.c.due_at <= micros(now)).order_by(owed.c.due_at).limit(limit)
-    return [_owed_from(row) for row in connection.execute(query).mappings()]
+    found = connection.execute(_DUE, {"now": micros(now), "most": limit}).mappings()
+    return [_owed_from(row) for row in found]
 
 
 def next_due(connection: Connection) -> datetime | None:
-    at = connection.execute(select(func.min(owed.c.due_at))).scalar()
+    at = connection.execute(_NEXT_DUE).scalar()
     return None if at is None else moment(at)
 
 
@@ -83,8 +87,7 @@ def settle(connection: Connection, keeping: Owed, log_tails: Sequence[KeptLog], 
     upsert(connection, kept_logs, rows, ["job_id", "attempt", "stream"])
     fields = [key | {"name": one.name, "size": one.size, "problem": one.problem, "data": one.data} for one in files]
     upsert(connection, kept_outputs, fields, ["job_id", "attempt", "name"])
-    mine = (owed.c.job_id == keeping.job_id) & (owed.c.attempt == keeping.attempt)
-    connection.execute(delete(owed).where(mine))
+    connection.execute(_SETTLED, {"of_job": keeping.job_id, "of_attempt": keeping.attempt})
 
 
 def kept_log(connection: Connection, attempt: AttemptId, stream: str) -> KeptLog | None:

@@ -19,6 +19,7 @@ from shared.engine import LogChunk
 from shared.errors import NotFound, Unavailable
 from shared.ids import AttemptId
 from shared.ports import EngineWatch, Store
+from shared.runtime import cutting
 
 _LOOK_AGAIN_S = 1.0
 _QUIET_BEATS = 2
@@ -167,9 +168,7 @@ async def _next_unless(chunks: AsyncGenerator[LogChunk], changed: asyncio.Event)
         return coming.result() if coming.done() else None
     finally:
         moving.cancel()
-        if not coming.done():
-            coming.cancel()
-            await asyncio.wait({coming})
+        await cutting.ended(coming)
 
 
 def _rest(kept: KeptLog, place: Place) -> bytes:

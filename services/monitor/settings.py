@@ -32,7 +32,7 @@ class MonitorSettings(BaseSettings):
         "the buffer is new, and a re-listing is due."
     )  # fmt: skip
     fold_batch: int = Field(
-        default=256, ge=1, le=1000, description="Stream lines folded in one transaction at most: one commit carries "
+        default=64, ge=1, le=1000, description="Stream lines folded in one transaction at most: one commit carries "
         "many, but a body holds up the event loop."
     )  # fmt: skip
     listing_batch: int = Field(

@@ -44,6 +44,11 @@ class SiteBook:
         """Return once the registry has spoken."""
         await self._known.wait()
 
+    async def answers(self) -> None:
+        """Return once the registry has spoken, if it answers now. Raises its culprit."""
+        await self.ready()
+        await self._registry.ready()
+
     def of(self, cluster: str) -> tuple[Site, ...]:
         """The sites of one cluster."""
         return tuple(site for site in self._sites if site.cluster == cluster)
@@ -98,7 +103,8 @@ class SiteDesk:
         self._health.clear()
 
     async def _tell_standing(self, name: str, before: Health, health: Health) -> None:
-        log.warning("site_stands", site=name, standing=health.standing, before=before.standing, error=health.error)
+        tell_log = log.info if health.standing is Standing.REACHABLE else log.warning
+        tell_log("site_stands", site=name, standing=health.standing, before=before.standing, error=health.error)
 
         def tell(unit: Unit) -> None:
             self._leadership.check(unit.connection)

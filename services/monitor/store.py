@@ -275,9 +275,12 @@ class SiteRow:
     observed_at: datetime | None = None
 
 
+_SITE = select(sites).where(sites.c.name == bindparam("of_name"))
+
+
 def site(connection: Connection, name: str) -> SiteRow:
     """A site's row, an empty one for a new site. The row of hysteresis is not kept: it begins anew."""
-    row = connection.execute(select(sites).where(sites.c.name == name)).mappings().first()
+    row = connection.execute(_SITE, {"of_name": name}).mappings().first()
     if row is None:
         return SiteRow(name)
     since = None if row["since"] is None else moment(row["since"])

@@ -10,6 +10,7 @@ from services.monitor.evidence import FETCH_TROUBLE, AllocationEvidence, TaskEvi
 from shared.contracts.reasons import Reason, ReasonCode, because
 from shared.job import AttemptStatus, FailureClass
 
+_UNSEEN: Final = "The task is gone and nobody saw its end: its machine died, or what watched over it there."
 _IMAGE_WORDS: Final = ("failed to pull", "pull access denied", "manifest unknown", "no such image", "image not found")
 
 
@@ -58,6 +59,8 @@ def _broken(allocation: AllocationEvidence) -> Verdict:
         return _failed(allocation, FailureClass.OUT_OF_MEMORY, ReasonCode.OUT_OF_MEMORY)
     if task.exit_code not in (None, 0):
         return _failed(allocation, FailureClass.TASK_ERROR, ReasonCode.TASK_ERROR, _exit_words(task))
+    if task.unseen and task.started_at is not None:
+        return Verdict(AttemptStatus.LOST, because(ReasonCode.NODE_LOST, _UNSEEN, node=allocation.node), None, task)
     if task.trouble in FETCH_TROUBLE or (task.trouble and _about_image(task.words)):
         return _failed(allocation, FailureClass.IMAGE_OR_ARTIFACT, ReasonCode.IMAGE_OR_ARTIFACT)
     if task.trouble or task.started_at is None:

@@ -72,7 +72,7 @@ async def assemble(
         name="monitor",
         app=api.make_app(answers, settings.service_token.get_secret_value()),
         tasks=tasks,
-        checks={"bus": bus.ready, "sites": book.ready, "store": _answers(store)},
+        checks={"bus": bus.ready, "sites": book.answers, "store": _answers(store)},
         closers=[leadership.give_back],
     )
     install_health(service.app, service)

@@ -26,10 +26,9 @@ from shared.contracts.questions import (
     StraysAnswer,
     StraysRequest,
 )
-from shared.contracts.reasons import Reason, ReasonCode, because
 from shared.errors import NotFound
 from shared.ids import JobId
-from shared.job import FINAL_JOB_STATES, JobState, OnLost
+from shared.job import FINAL_JOB_STATES, JobState
 from shared.runtime.http import install_problems, internal_only
 from shared.runtime.questions import READ_GRANT_HEADER
 from shared.runtime.tokens import ReadGrant, same
@@ -97,14 +96,12 @@ class Answers:
         )  # fmt: skip
 
     async def _explain(self, job: Job) -> Explanation:
-        """In flight or over: its own reason, or that of its site."""
+        """In flight or over: its own reason, or why only what was last known can be told."""
         reason = job.reason
         site = job.attempt.site if job.attempt else None
         if site is not None and job.state not in FINAL_JOB_STATES:
             known = {record.name: record for record in await self._store.read(queue_store.read_sites)}
-            away = known.get(site)
-            if away is not None and away.unreachable_since is not None:
-                reason = _site_away(job, site, away)
+            reason = explaining.last_known(job, known.get(site)) or reason
         where = f" at {site}" if site else ""
         summary = reason.message if reason else f"The job is {job.state}{where}, attempt {job.number}."
         return Explanation(state=job.state, summary=summary, reason=reason, job_id=job.id)
@@ -159,13 +156,6 @@ def build(answers: Answers, service_token: str) -> FastAPI:
 def _may_see(asker: ReadGrant, job: Job) -> bool:
     own = same(asker.principal, job.owner) and asker.may(_VIEW_OWN, job.spec.vo)
     return own or asker.may(_VIEW_VO, job.spec.vo)
-
-
-def _site_away(job: Job, site: str, record: SiteRecord) -> Reason:
-    since = record.unreachable_since.isoformat() if record.unreachable_since else ""
-    waits = " The job waits for it, as it asked." if job.spec.on_lost is OnLost.WAIT else ""
-    message = f"{site} cannot be reached since {since}; the job was last known to be {job.state}.{waits}"
-    return because(ReasonCode.WAITING_FOR_SITE, message, site=site, since=since)
 
 
 def _status(view: SiteView, record: SiteRecord | None) -> SiteStatus:

@@ -20,6 +20,7 @@ from shared.ports import Clock
 from shared.runtime import logs
 from shared.runtime.questions import Questions
 from shared.runtime.tokens import GrantClaims, GrantExpired, ReadGrant
+from shared.runtime.trust_watch import TrustWatch
 
 log = logs.get("scheduler.authorising")
 
@@ -51,6 +52,8 @@ class Authorising:
         self._away = timedelta(seconds=away_s)
         self._answers: OrderedDict[Question, _Cached] = OrderedDict()
         self._denied: OrderedDict[str, str] = OrderedDict()
+        self._trust = TrustWatch(auth, clock)
+        self._trusted = self._trust.version
 
     # -- commands -------------------------------------------------------------------------------------------------
 
@@ -82,6 +85,13 @@ class Authorising:
 
     # -- dispatch -------------------------------------------------------------------------------------------------
 
+    async def refreshed(self) -> None:
+        """Forget every answer when somebody was suspended or a policy changed since: known here within seconds."""
+        await self._trust.current()
+        if self._trust.version != self._trusted:
+            self._trusted = self._trust.version
+            self._answers.clear()
+
     def answers(self) -> dict[Question, Answer]:
         """What is known at this moment."""
         now = self._clock()
@@ -111,10 +121,13 @@ class Authorising:
     async def _decision(self, question: Question) -> Answer:
         """A no at this site is asked again without the site: it may be a no everywhere."""
         at_site = await self._put(question, question.site)
-        if at_site.allowed:
+        if at_site.allowed and at_site.policy is None:
             return Answer(True)
         anywhere = await self._put(question, None)
-        return Answer(False, at_site.message or at_site.code, everywhere=not anywhere.allowed)
+        if at_site.allowed and anywhere.allowed:
+            return Answer(True, policy=at_site.policy, policy_anywhere=anywhere.policy)
+        no = anywhere if at_site.allowed else at_site
+        return Answer(False, no.message or no.code, everywhere=not anywhere.allowed)
 
     async def _put(self, question: Question, site: str | None) -> Decision:
         asked = DecisionRequest(principal=question.principal, vo=question.vo, verb=SubmitJob.verb, site=site)

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import Final
 
+from services.scheduler.records import Job
+from services.scheduler.snapshots import SiteRecord
 from shared.contracts.reasons import Reason, ReasonCode, Verdict, VerdictCode, because
+from shared.job import OnLost
 
 BUSY: Final = frozenset(
     {VerdictCode.CPU_BUSY, VerdictCode.MEMORY_BUSY, VerdictCode.DISK_BUSY, VerdictCode.GPUS_BUSY,
@@ -57,3 +60,24 @@ def queued_reason(told: Reason | None, verdicts: Sequence[Verdict], *, backing_o
     if any(verdict.fits for verdict in verdicts):
         return because(ReasonCode.WAITING_TO_BE_PLACED)
     return waiting_reason(verdicts)
+
+
+def last_known(job: Job, record: SiteRecord | None) -> Reason | None:
+    """Why what is shown of a job in flight is what was last known: its site or its node is away, or not believed."""
+    attempt = job.attempt
+    if attempt is None:
+        return None
+    known, since = f"the job was last known to be {job.state}.", None
+    if record is not None and record.unreachable_since is not None:
+        since = record.unreachable_since.isoformat()
+        words = f"{attempt.site} cannot be reached since {since}; {known}"
+    elif record is not None and record.suspect:
+        words = f"What {attempt.site} shows cannot be believed at the moment; {known}"
+    elif attempt.disconnected_at is not None:
+        since = attempt.disconnected_at.isoformat()
+        words = f"The node of the job at {attempt.site} is away since {since}; {known}"
+    else:
+        return None
+    if since is not None and job.spec.on_lost is OnLost.WAIT:
+        words += " The job waits for it, as it asked."
+    return because(ReasonCode.WAITING_FOR_SITE, words, site=attempt.site, since=since)

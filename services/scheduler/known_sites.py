@@ -20,7 +20,8 @@ from shared.site import Site, SiteHealth
 
 log = logs.get("scheduler.known_sites")
 
-CRITICAL = frozenset({SiteHealth.CRITICAL, SiteHealth.UNREACHABLE})
+CRITICAL = frozenset({SiteHealth.CRITICAL, SiteHealth.UNREACHABLE, SiteHealth.MISCONFIGURED})
+"""The registry does not vouch for the site. It takes the monitor's word as well to give up what runs there."""
 
 
 class KnownSites:
@@ -56,9 +57,9 @@ class KnownSites:
             await asyncio.sleep(self._namespaces_s)
 
     async def ready(self) -> None:
-        """Return when the registry has answered."""
+        """Return when the registry answers and has told of sites. Raises its culprit."""
+        await self._registry.ready()
         if not self.by_name:
-            await self._registry.ready()
             raise Unavailable("no site is known yet", code="no_sites")
 
     def snapshot(self, facts: Facts) -> Snapshot:

@@ -112,7 +112,8 @@ def _verdict(
 ) -> Verdict:
     need = need_of(spec, view.site)
     return (
-        _rules(spec, view, namespace, avoid, forbidden)
+        _unheard(view)
+        or _rules(spec, view, namespace, avoid, forbidden)
         or _hardware(spec, view, need)
         or _state(view, avoid)
         or _room(view, need)
@@ -121,6 +122,12 @@ def _verdict(
             score=_score(spec, view, need),
         )
     )  # fmt: skip
+
+
+def _unheard(view: SiteView) -> Verdict | None:
+    """Of a site that never told which VOs it serves, nothing can be ruled out: its state is all there is to say."""
+    away = view.site.health in (SiteHealth.UNREACHABLE, SiteHealth.MISCONFIGURED)
+    return _state(view, {}) if away and not view.site.vos else None
 
 
 # -- what the request and the site's rules say --------------------------------------------------------------------
@@ -135,12 +142,12 @@ def _rules(
         return _no(name, VerdictCode.VO_NOT_SERVED, f"{name} does not serve the VO {spec.vo}.")
     if (wishes.allow_sites and name not in wishes.allow_sites) or name in wishes.deny_sites:
         return _no(name, VerdictCode.SITE_NOT_ALLOWED, f"The job's placement wishes leave out {name}.",
-                   advice="change placement.allow_sites or placement.deny_sites")  # fmt: skip
+                   advice="change placement.sites.allow or placement.sites.deny")  # fmt: skip
     if (wishes.allow_countries and site.country not in wishes.allow_countries) or (
         site.country in wishes.deny_countries
     ):
         return _no(name, VerdictCode.COUNTRY_NOT_ALLOWED, f"The job's placement wishes leave out {site.country}.",
-                   advice="change placement.allow_countries or placement.deny_countries")  # fmt: skip
+                   advice="change placement.countries.allow or placement.countries.deny")  # fmt: skip
     if name in forbidden:
         return _no(name, VerdictCode.POLICY_FORBIDS, forbidden[name] or f"Policy does not allow the owner at {name}.")
     if name in avoid and avoid[name].code is VerdictCode.REFUSED_BY_SITE:
@@ -182,7 +189,7 @@ def _gpus_missing(name: str, nodes: Sequence[NodeRoom], need: Need) -> Verdict |
 
 def _too_small(name: str, nodes: Sequence[NodeRoom], need: Need) -> Verdict | None:
     for code, what, unit, asked, most in (
-        (VerdictCode.CPU_TOO_SMALL, "cpu_cores", "MHz of CPU", need.cpu_mhz, max(n.cpu_mhz for n in nodes)),
+        (VerdictCode.CPU_TOO_SMALL, "cpu", "MHz of CPU", need.cpu_mhz, max(n.cpu_mhz for n in nodes)),
         (VerdictCode.MEMORY_TOO_SMALL, "memory", "MiB of memory", need.memory_mib, max(n.memory_mib for n in nodes)),
         (VerdictCode.DISK_TOO_SMALL, "disk", "MiB of disk", need.disk_mib, max(n.disk_mib for n in nodes)),
     ):
@@ -215,6 +222,8 @@ def _state(view: SiteView, avoid: Mapping[str, Avoid]) -> Verdict | None:
         return _later(name, VerdictCode.SITE_UNREACHABLE, f"{name} cannot be reached at the moment.")
     if view.site.health is SiteHealth.CRITICAL:
         return _later(name, VerdictCode.SITE_CRITICAL, f"The health checks of {name} are critical.")
+    if view.site.health is SiteHealth.MISCONFIGURED:
+        return _later(name, VerdictCode.SITE_CRITICAL, f"{name} is not set up rightly; its operators have to mend it.")
     if view.suspect:
         return _later(name, VerdictCode.SITE_SUSPECT, f"What {name} shows cannot be believed at the moment.")
     if not view.nodes:

@@ -31,8 +31,8 @@ from shared.runtime.transactions import Unit
 
 log = logs.get("scheduler.placing")
 
-_PAGE: Final = 128
-_PAGES: Final = 16
+_PAGE: Final = 64
+_PAGES: Final = 32
 _MOST_SHAPES: Final = 2000
 _PLANNINGS: Final = 6
 _TOLD_AT_ONCE: Final = 200
@@ -121,6 +121,7 @@ class Placer:
 
     async def _plan(self, free: list[tuple[Job, str]]) -> Plan:
         """Plan, ask auth what the plan needs to know, plan again. What stays unknown waits for the next round."""
+        await self._authorising.refreshed()
         facts = await self._store.read(queue_store.read_facts)
         snapshot, now, answers = self._sites.snapshot(facts), self._clock(), self._authorising.answers()
         for _ in range(_PLANNINGS):

@@ -73,14 +73,19 @@ def page(
     connection: Connection, now: datetime, *, after: QueueKey | None, without: Iterable[str], most: int
 ) -> list[Waiting]:
     """The queue in order, behind `after`, leaving out back-offs and the shapes in `without`."""
-    query = WITH_ATTEMPT.where(jobs.c.state == QUEUED, jobs.c.not_before <= micros(now))
-    shapes = list(without)
+    query, shapes = _QUEUE, list(without)
     if shapes:
         query = query.where(jobs.c.shape.not_in(shapes))
     if after is not None:
         query = query.where(tuple_(*_KEY) > tuple_(*after))
-    found = connection.execute(query.order_by(*_KEY).limit(most)).mappings()
-    return [_waiting(row) for row in found]
+    return [_waiting(row) for row in connection.execute(query, {"now": micros(now), "most": most}).mappings()]
+
+
+_QUEUE: Final = (
+    WITH_ATTEMPT.where(jobs.c.state == QUEUED, jobs.c.not_before <= bindparam("now"))
+    .order_by(*_KEY)
+    .limit(bindparam("most"))
+)
 
 
 def untold(connection: Connection, now: datetime, before: datetime, most: int) -> list[Waiting]:
@@ -119,8 +124,10 @@ def _waiting(row: rows.Row) -> Waiting:
 
 def due_jobs(connection: Connection, now: datetime, most: int) -> list[Job]:
     """Jobs that want to be looked at, longest due first."""
-    query = WITH_ATTEMPT.where(jobs.c.due_at <= micros(now)).order_by(jobs.c.due_at).limit(most)
-    return [rows.job_of(row) for row in connection.execute(query).mappings()]
+    return [rows.job_of(row) for row in connection.execute(_DUE, {"now": micros(now), "most": most}).mappings()]
+
+
+_DUE: Final = WITH_ATTEMPT.where(jobs.c.due_at <= bindparam("now")).order_by(jobs.c.due_at).limit(bindparam("most"))
 
 
 def look_again(connection: Connection, job_id: JobId, at: datetime) -> None:
@@ -149,6 +156,10 @@ def read_facts(connection: Connection) -> Facts:
     )
 
 
+_SITES: Final = select(sites)
+_CORDONS: Final = select(cordons)
+
+
 def read_sites(connection: Connection) -> list[SiteRecord]:
     return [
         SiteRecord(
@@ -157,12 +168,12 @@ def read_sites(connection: Connection) -> list[SiteRecord]:
             unreachable_since=rows.maybe_moment(row.unreachable_since), suspect=bool(row.suspect),
             critical_since=rows.maybe_moment(row.critical_since),
         )
-        for row in connection.execute(select(sites))
+        for row in connection.execute(_SITES)
     ]  # fmt: skip
 
 
 def read_cordons(connection: Connection) -> dict[str, str]:
-    return {row.site: row.reason for row in connection.execute(select(cordons))}
+    return {row.site: row.reason for row in connection.execute(_CORDONS)}
 
 
 _USED = (attempts.c.site, attempts.c.node, attempts.c.cpu_mhz, attempts.c.memory_mib, attempts.c.disk_mib,

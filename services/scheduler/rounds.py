@@ -12,8 +12,11 @@ from datetime import datetime
 from services.scheduler import explaining, placement
 from services.scheduler.placement import Snapshot
 from services.scheduler.records import Job, Need
+from shared.contracts import policies
 from shared.contracts.commands import Principal
+from shared.contracts.policies import Policy
 from shared.contracts.reasons import Reason, ReasonCode, Verdict, because
+from shared.site import Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +33,17 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Auth's word. `everywhere`: a no that no other site changes. `away`: it did not answer, nothing is known."""
+    """Auth's word. `everywhere`: a no that no other site changes. `away`: it did not answer, nothing is known.
+
+    `policy`: what the platform, the VO and the site allow together; `policy_anywhere`: the platform and the VO alone.
+    """
 
     allowed: bool
     message: str = ""
     everywhere: bool = False
     away: bool = False
+    policy: Policy | None = None
+    policy_anywhere: Policy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +113,32 @@ def _place(made: Plan, job: Job, shape: str, answers: Mapping[Question, Answer],
         elif not answer.allowed:
             closed[site] = answer.message
             continue
+        elif why := _forbidden_anywhere(job, answer):
+            made.forbidden.append((job, why))
+            return
+        elif why := _forbidden_here(job, answer, made.snapshot.sites[site].site):
+            closed[site] = why
+            continue
         _choose(made, job, site, verdicts)
         return
+
+
+def _forbidden_anywhere(job: Job, answer: Answer) -> str:
+    """What the policy of the platform and the VO has against the job by now; empty when nothing."""
+    if answer.policy_anywhere is None:
+        return ""
+    found = policies.objections(policies.demand_of(job.spec), answer.policy_anywhere, f"the VO {job.spec.vo}")
+    return found[0].message if found else ""
+
+
+def _forbidden_here(job: Job, answer: Answer, site: Site) -> str:
+    """What the policy of the site has against the job, its driver there included; empty when nothing."""
+    if answer.policy is None:
+        return ""
+    demand, whose = policies.demand_of(job.spec), f"the VO {job.spec.vo} at the site {site.name}"
+    found = policies.objections(demand, answer.policy, whose)
+    driver = policies.driver_objection(demand, site.hardware, answer.policy, whose)
+    return found[0].message if found else driver.message if driver else ""
 
 
 def _choose(made: Plan, job: Job, site: str, verdicts: tuple[Verdict, ...]) -> None:

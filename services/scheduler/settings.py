@@ -66,7 +66,7 @@ class SchedulerSettings(BaseSettings):
     retell_after_s: float = Field(
         30, ge=0, description="Least seconds between two tellings that a job waits for another reason now."
     )
-    batch: int = Field(64, ge=1, le=1000, description="Most placements in one transaction: longer ones hold up others.")
+    batch: int = Field(32, ge=1, le=1000, description="Most placements in one transaction: longer ones hold up others.")
     decision_cache_s: float = Field(
         60, ge=0, le=60, description="Seconds auth's answer about an owner at a site is used for further jobs."
     )
@@ -96,4 +96,4 @@ class SchedulerSettings(BaseSettings):
         14 * 86_400, gt=0, description="Seconds that ids of handled messages and cancels of unknown jobs are kept."
     )
     janitor_interval_s: float = Field(600, gt=0, description="Seconds between rounds of forgetting.")
-    prefetch: int = Field(64, ge=1, le=1000, description="Messages of each queue in hand at a time.")
+    prefetch: int = Field(32, ge=1, le=1000, description="Messages of each queue in hand at a time.")

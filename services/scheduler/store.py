@@ -32,6 +32,9 @@ WITH_ATTEMPT: Final = select(jobs, *(column.label(f"a_{column.name}") for column
 """A job and its latest attempt in one row, as `rows.job_of` reads it."""
 
 _BY_ID: Final = WITH_ATTEMPT.where(jobs.c.id == bindparam("job_id"))
+_INSERT: Final = insert(jobs)
+_INSERT_ATTEMPT: Final = insert(attempts)
+_CANCEL_OF: Final = select(cancels_waiting).where(cancels_waiting.c.job_id == bindparam("job_id"))
 _KNOWN: Final = select(jobs.c.id).where(jobs.c.id == bindparam("job_id"))
 _ONE_ATTEMPT: Final = select(attempts).where(
     attempts.c.job_id == bindparam("job_id"), attempts.c.number == bindparam("attempt_number")
@@ -90,7 +93,7 @@ def load(connection: Connection, job_id: JobId) -> Job | None:
 def insert_job(connection: Connection, job: Job, graces: Graces) -> None:
     """A job that was not there before."""
     values = rows.fixed_columns(job) | rows.moving_columns(job, graces)
-    connection.execute(insert(jobs), values | {"revision": 1})
+    connection.execute(_INSERT, values | {"revision": 1})
 
 
 def save(connection: Connection, before: Job, after: Job, graces: Graces) -> None:
@@ -107,7 +110,7 @@ def save(connection: Connection, before: Job, after: Job, graces: Graces) -> Non
 def _save_attempt(connection: Connection, before: Job, job_id: JobId, attempt: Attempt) -> None:
     values = rows.attempt_columns(job_id, attempt)
     if before.number != attempt.number:
-        connection.execute(insert(attempts), values)
+        connection.execute(_INSERT_ATTEMPT, values)
         return
     moved = {f"new_{name}": values[name] for name in _ATTEMPT_MOVES}
     connection.execute(_SAVE_ATTEMPT, {"of_job": str(job_id), "of_number": attempt.number, **moved})
@@ -241,10 +244,9 @@ def keep_cancel(connection: Connection, command: CancelJob, own: Principal | Non
 
 def take_cancel(connection: Connection, job: Job) -> datetime | None:
     """When the job's cancel was asked for, if one came before it; it is kept no longer."""
-    where = cancels_waiting.c.job_id == str(job.id)
-    found = connection.execute(select(cancels_waiting).where(where)).first()
+    found = connection.execute(_CANCEL_OF, {"job_id": str(job.id)}).first()
     if found is None:
         return None
-    connection.execute(delete(cancels_waiting).where(where))
+    connection.execute(delete(cancels_waiting).where(cancels_waiting.c.job_id == str(job.id)))
     own = found.own_subject is None or (found.own_issuer, found.own_subject) == (job.owner.issuer, job.owner.subject)
     return moment(found.requested_at) if found.vo == job.spec.vo and own else None

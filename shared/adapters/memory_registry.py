@@ -1,7 +1,7 @@
 """The SiteRegistry in memory: the sites of the settings, with health checks of their Nomad servers.
 
-Used by `services/embedded` and by tests. Whoever passes a `probe` runs `MemoryRegistry.run` as a named task; without
-one, sites are as healthy as `set_health` last said.
+Used by `services/embedded`, by processes without a Consul, and by tests. Whoever passes a `probe` runs
+`MemoryRegistry.run` as a named task; without one, sites are as healthy as `set_health` last said.
 """
 
 import asyncio
@@ -10,6 +10,9 @@ from typing import Final
 
 import httpx2
 
+from shared import damping
+from shared.adapters.published_view import PublishedView
+from shared.damping import Damped, Damping
 from shared.errors import NotFound
 from shared.runtime import logs
 from shared.site import Site, SiteHealth
@@ -24,34 +27,38 @@ log = logs.get("adapters.memory_registry")
 
 
 class MemoryRegistry:
-    """See `shared.ports.SiteRegistry`. `interval_s` is the time between two probes of a site, as in Consul's checks."""
+    """See `shared.ports.SiteRegistry`. `interval_s` is the time between two probes of a site, as in Consul's checks.
 
-    def __init__(self, sites: Sequence[Site], *, probe: Probe | None = None, interval_s: float = 5.0) -> None:
+    What probes find is damped; by default it takes two equal probes in a row to show another health than before.
+    """
+
+    def __init__(
+        self,
+        sites: Sequence[Site],
+        *,
+        probe: Probe | None = None,
+        interval_s: float = 5.0,
+        rules: Damping | None = None,
+    ) -> None:
         self._sites = {site.name: site for site in sites}
+        self._view = PublishedView(sites)
         self._probe = probe
         self._interval_s = interval_s
-        self._readers: set[asyncio.Event] = set()
+        self._rules = rules or Damping(worse_after_s=interval_s * 0.9, better_after_s=interval_s * 0.9)
+        """A little less than the interval: the second of two probes decides, whether it comes early or late."""
+        self._damped: dict[str, Damped] = {}
 
     async def sites(self) -> Sequence[Site]:
-        return tuple(self._sites.values())
+        return self._view.sites
 
-    async def changes(self) -> AsyncIterator[Sequence[Site]]:
-        """A slow reader is shown the newest view and not the steps to it."""
-        changed = asyncio.Event()
-        self._readers.add(changed)
-        try:
-            while True:
-                changed.clear()
-                yield tuple(self._sites.values())
-                await changed.wait()
-        finally:
-            self._readers.discard(changed)
+    def changes(self) -> AsyncIterator[Sequence[Site]]:
+        return self._view.changes()
 
     async def ready(self) -> None:
         return None
 
     def set_health(self, name: str, health: SiteHealth) -> None:
-        """What a check found out. Raises NotFound for a site that settings do not name."""
+        """What is true of a site from now on, undamped. Raises NotFound for a site that settings do not name."""
         if name not in self._sites:
             raise NotFound(f"there is no site {name!r}")
         before = self._sites[name]
@@ -59,8 +66,7 @@ class MemoryRegistry:
             return
         log.info("site_health", site=name, health=health, before=before.health)
         self._sites[name] = before.model_copy(update={"health": health})
-        for changed in self._readers:
-            changed.set()
+        self._view.publish(tuple(self._sites.values()))
 
     async def run(self) -> None:
         """Probe every site each interval, for ever."""
@@ -80,7 +86,14 @@ class MemoryRegistry:
         except Exception as error:
             log.debug("probe_failed", site=site.name, error=repr(error))
             well = False
-        self.set_health(site.name, SiteHealth.PASSING if well else SiteHealth.CRITICAL)
+        self.set_health(site.name, self._shown(site.name, SiteHealth.PASSING if well else SiteHealth.CRITICAL))
+
+    def _shown(self, name: str, seen: SiteHealth) -> SiteHealth:
+        now = asyncio.get_running_loop().time()
+        before = self._damped.get(name)
+        state = damping.after(before, seen, now, self._rules) if before else damping.first(seen, now)
+        self._damped[name] = state
+        return state.shown
 
 
 def http_probe(client: httpx2.AsyncClient, timeout_s: float = 3.0) -> Probe:

@@ -3,11 +3,11 @@
 Called by each service's composition root: `store = await open_store(folder / "scheduler.sqlite",
 migrations="services.scheduler.migrations")`. Transactions and small reads run in the event loop itself, each on a
 connection of their own, because a thread hop costs more than the statements; commits run in a thread and are shared
-(`sqlite_writer.py`). Not for several processes at a time beyond an operator's look: that is PostgreSQL's.
+(`sqlite_writer.py`). One process at a time opens a file: several copies of a service are PostgreSQL's. An operator may
+read it meanwhile, and write for as long as the writer has patience. The file is for its owner's eyes only.
 
-The fast path of a hot read is `connection.exec_driver_sql("SELECT ... WHERE id = ?", (id,))` where Core is too slow:
-plain SQL with `?` as SQLite takes it, hence for embedded-only code; Core statements built once at import are what
-services use.
+Statements built once at import run at the driver's speed (`sqlite_quick.py`); those built for each call cost several
+times as much, so services build the ones of their hot paths once.
 """
 
 import asyncio
@@ -17,13 +17,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Literal, TypeVar, cast
+from typing import IO, Final, Literal, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from shared.adapters.embedded_bus import ownership
+from shared.adapters.sqlite_quick import QuickConnection
 from shared.adapters.sqlite_writer import Writer, consumed, translated
-from shared.errors import OutcomeUnknown, Unavailable
+from shared.errors import Misconfigured, OutcomeUnknown, SeraiError, Unavailable
 from shared.ports import Lease
 from shared.runtime import leases
 from shared.runtime.leases import check_lease
@@ -42,23 +45,34 @@ LONG_READERS: Final = 2
 
 
 async def open_store(
-    path: Path, migrations: str | None = None, *, synchronous: Synchronous = "FULL", queue_limit: int = QUEUE_LIMIT
+    path: Path,
+    migrations: str | None = None,
+    *,
+    synchronous: Synchronous = "FULL",
+    queue_limit: int = QUEUE_LIMIT,
+    busy_s: float = BUSY_TIMEOUT_MS / 1000,
 ) -> "SqliteStore":
     """Open (or make) the database at `path` and bring it to the newest version of the package `migrations`.
 
     `synchronous` FULL makes a commit durable before `transact` returns; OFF is for throw-away data. Without
-    `migrations` the caller makes its tables. Raises Unavailable when the file cannot be opened, Misconfigured when
-    its version is unknown.
+    `migrations` the caller makes its tables. Raises Unavailable when the file cannot be opened or somebody writes to
+    it for too long, Misconfigured when another process has it open or its version is unknown.
     """
-    engine = _engine(path, synchronous)
-    writer = await asyncio.to_thread(_prepared, engine, path, migrations)
-    return SqliteStore(path, engine, writer, queue_limit)
+    owner = await asyncio.to_thread(_owned, path)
+    try:
+        engine = _engine(path, synchronous, busy_s)
+        writer = await asyncio.to_thread(_prepared, engine, path, migrations)
+    except BaseException:
+        owner.close()
+        raise
+    return SqliteStore(path, engine, writer, queue_limit, owner)
 
 
 class SqliteStore:
     """See `shared.ports.Store`. Belongs to the event loop it was opened in."""
 
-    def __init__(self, path: Path, engine: Engine, writer: Connection, queue_limit: int) -> None:
+    def __init__(self, path: Path, engine: Engine, writer: Connection, queue_limit: int, owner: IO[str]) -> None:
+        self._owner = owner
         self._engine = engine
         self._write = writer
         self._writer = Writer(driver(writer), writer, limit=queue_limit, name=path.name)
@@ -105,6 +119,7 @@ class SqliteStore:
         self._reader = None
         while self._long_readers:
             self._long_readers.pop().close()
+        self._owner.close()
 
     def _read_in_thread(self, body: Callable[[Connection], T]) -> T:
         connection: Connection | None = getattr(self._local, "connection", None)
@@ -134,44 +149,70 @@ def driver(connection: Connection) -> sqlite3.Connection:
 # -- connections --------------------------------------------------------------------------------------------------
 
 
-def _engine(path: Path, synchronous: Synchronous) -> Engine:
+def _engine(path: Path, synchronous: Synchronous, busy_s: float) -> Engine:
     def connect() -> sqlite3.Connection:
-        raw = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=512)
+        raw = sqlite3.connect(
+            path, timeout=busy_s, isolation_level=None, check_same_thread=False, cached_statements=512
+        )
         for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON", "temp_store=MEMORY"):
             raw.execute(f"PRAGMA {pragma}")
+        raw.execute("PRAGMA busy_timeout=0")
         return raw
 
     return create_engine("sqlite+pysqlite://", creator=connect, poolclass=NullPool)
 
 
+def _owned(path: Path) -> IO[str]:
+    """The lock of a file that is only its owner's, in a folder that is too where we make it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = ownership.take(path, "database")
+        ownership.make_private(path)
+    except OSError as error:
+        raise Unavailable(f"cannot open the database {path}: {error}", code="database_failed") from error
+    return lock
+
+
 def _prepared(engine: Engine, path: Path, migrations: str | None) -> Connection:
     """The writer's connection, with the migrations applied in one transaction."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        connection = engine.connect()
-    except (OSError, sqlite3.Error) as error:
-        raise Unavailable(f"cannot open the database {path}: {error}", code="store_failed") from error
+        connection = QuickConnection(engine)
+        driver(connection).execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
     except Exception as error:
-        raise translated(error) from error
-    if migrations is not None:
-        _migrated(connection, migrations)
+        raise _unopened(path, error) from error
+    try:
+        if migrations is not None:
+            _migrated(connection, migrations)
+        driver(connection).execute("PRAGMA busy_timeout=0")
+    except BaseException as error:
+        driver(connection).rollback()
+        connection.close()
+        if isinstance(error, Exception):
+            raise _unopened(path, error) from error
+        raise
     return connection
 
 
 def _migrated(connection: Connection, migrations: str) -> None:
     raw = driver(connection)
     raw.execute("BEGIN IMMEDIATE")
-    try:
-        migrate(connection, migrations)
-        raw.execute("COMMIT")
-    except BaseException:
-        raw.rollback()
-        connection.close()
-        raise
+    migrate(connection, migrations)
+    raw.execute("COMMIT")
+
+
+def _unopened(path: Path, error: Exception) -> Exception:
+    """What an error while opening means to the caller."""
+    meant = translated(error)
+    if isinstance(meant, SeraiError):
+        return meant if meant is error else Unavailable(f"cannot open {path}: {meant}", code="store_failed")
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, sqlite3.DatabaseError) and "not a database" in str(cause):
+        return Misconfigured(f"{path} is no SQLite database; move it away, or name another file")
+    return Unavailable(f"cannot open the database {path}: {error}", code="store_failed")
 
 
 def _reader(engine: Engine) -> Connection:
-    connection = engine.connect()
+    connection = QuickConnection(engine)
     connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
     connection.exec_driver_sql("PRAGMA query_only=ON")
     return connection

@@ -11,6 +11,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from shared.contracts.commands import Principal
+from shared.contracts.policies import Demand, Policy
 from shared.contracts.reasons import Reason, Verdict
 from shared.job import JobSpec
 from shared.site import SiteCapacity
@@ -43,7 +44,7 @@ class Context(Answer):
     """A verified principal and what they may do. Good until `expires_at`, and cached no longer than 60 s.
 
     `platform_verbs` hold everywhere (site operators). `read_grant` is a JWS naming principal and verbs per VO, for
-    questions to other services.
+    questions to other services. `client` and `token_id` are what suspensions can name beside the principal.
     """
 
     principal: Principal
@@ -52,6 +53,8 @@ class Context(Answer):
     platform_verbs: frozenset[str] = frozenset()
     expires_at: datetime
     read_grant: str
+    client: str = ""
+    token_id: str = ""
 
     def may(self, verb: str, vo: str) -> bool:
         """Whether the principal has this verb in this VO."""
@@ -59,7 +62,11 @@ class Context(Answer):
 
 
 class GrantItem(Answer):
-    """One command to be granted: the digest is SHA-256 (hex) of the exact body."""
+    """One command to be granted: the digest is SHA-256 (hex) of the exact body.
+
+    `demand`: what a job asks for. Auth never sees the body; it judges this, and the grant names its digest, so that
+    the receiver finds a demand that is not the body's.
+    """
 
     verb: str
     vo: str | None
@@ -68,6 +75,7 @@ class GrantItem(Answer):
     content_type: str = "application/json"
     own: bool = True
     """Whether the caller owns what the command acts on (cancel: own or VO-wide verb)."""
+    demand: Demand | None = None
 
 
 class GrantRequest(Answer):
@@ -99,9 +107,15 @@ class DecisionRequest(Answer):
 
 
 class Decision(Answer):
+    """`policy`: what the platform, the VO and the site together allow (asked with a site), or the platform and the VO;
+    whoever asks at dispatch holds the job against it. `policy_version` names the policies that were looked at.
+    """
+
     allowed: bool
     code: str = ""
     message: str = ""
+    policy: Policy | None = None
+    policy_version: str = ""
 
 
 # -- scheduler ----------------------------------------------------------------------------------------------------

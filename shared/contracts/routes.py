@@ -14,7 +14,8 @@ class Queue:
     """A durable work queue: bound to `exchange` by `keys`, in order, with dead letters.
 
     `attempts` is how often a message is tried before it is set aside; `max_length` bounds the queue (publishing
-    beyond it raises Unavailable).
+    beyond it raises Unavailable). With `single_active`, one consumer at a time gets deliveries, the longest there;
+    the others wait until it is gone, so that order holds over several copies of a service.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Queue:
     keys: tuple[str, ...]
     attempts: int = 5
     max_length: int = 1_000_000
+    single_active: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +40,13 @@ COMMANDS_EXCHANGE: Final = "serai.commands"
 EVENTS_EXCHANGE: Final = "serai.events"
 REPORTS_EXCHANGE: Final = "serai.reports"
 DEAD_LETTERS_EXCHANGE: Final = "serai.dead"
+"""What was set aside, by the name of its queue."""
+RETRY_EXCHANGE: Final = "serai.retry"
+"""What waits for another try, or goes straight back to its queue, by the name of the queue that it waits in."""
 EXCHANGES: Final = (COMMANDS_EXCHANGE, EVENTS_EXCHANGE, REPORTS_EXCHANGE)
 
-SCHEDULER_COMMANDS: Final = Queue("scheduler.commands", COMMANDS_EXCHANGE, ("job.*", "site.*"))
-SCHEDULER_REPORTS: Final = Queue("scheduler.reports", REPORTS_EXCHANGE, ("#",))
+SCHEDULER_COMMANDS: Final = Queue("scheduler.commands", COMMANDS_EXCHANGE, ("job.*", "site.*"), single_active=True)
+SCHEDULER_REPORTS: Final = Queue("scheduler.reports", REPORTS_EXCHANGE, ("#",), single_active=True)
 EVENT_LOG: Final = Stream("events.log", EVENTS_EXCHANGE)
 
 QUEUES: Final = (SCHEDULER_COMMANDS, SCHEDULER_REPORTS)
@@ -56,6 +61,41 @@ READERS: Final[dict[type[Event], tuple[Queue | Stream, ...]]] = {
     **dict.fromkeys(events.SITE_EVENTS, (EVENT_LOG, SCHEDULER_REPORTS)),
 }
 """Who of us reads each event; outsiders read them all through the gateway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What one user of the bus does there, and may do: a broker's permissions are made from it.
+
+    `publishes`: (exchange, patterns of routing keys). `consumes` brings the right to retry and to set aside;
+    `keeps_dead` the right to look at dead letters and to replay them.
+    """
+
+    publishes: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    consumes: tuple[Queue, ...] = ()
+    reads: tuple[Stream, ...] = ()
+    keeps_dead: tuple[Queue, ...] = ()
+
+
+ACCESS: Final[dict[str, Access]] = {
+    "gateway": Access(publishes=((COMMANDS_EXCHANGE, ("job.*", "site.*")),), reads=(EVENT_LOG,)),
+    "scheduler": Access(
+        publishes=((EVENTS_EXCHANGE, ("vo.*.job.*",)),), consumes=(SCHEDULER_COMMANDS, SCHEDULER_REPORTS)
+    ),
+    "monitor": Access(
+        publishes=(
+            (EVENTS_EXCHANGE, ("vo.*.attempt.*", "vo.*.site.*", "site.*.*")),
+            (REPORTS_EXCHANGE, ("vo.*.attempt.*", "site.*.*")),
+        )
+    ),
+    "operator": Access(keeps_dead=QUEUES),
+}
+"""Who may do what on the bus. `operator` is who looks after dead letters. Auth is not on the bus."""
+
+EVERYTHING: Final = Access(
+    publishes=tuple((exchange, ("#",)) for exchange in EXCHANGES), consumes=QUEUES, reads=STREAMS, keeps_dead=QUEUES
+)
+"""For one user that all services share: the embedded platform, and brokers that serve nobody else."""
 
 
 def command_route(command: type[Command]) -> tuple[str, str]:

@@ -16,16 +16,19 @@ from pydantic_settings import BaseSettings
 
 from shared.adapters.rabbitmq import AmqpBus, declare
 from shared.adapters.stores import open_store_at
+from shared.contracts.routes import ACCESS
 from shared.ports import MessageBus, Store
+from shared.processes.balancing import AnyCopy
 from shared.processes.door import Door
 from shared.processes.settings import ProcessSettings, read_file, read_settings
-from shared.runtime import logs
+from shared.runtime import garbage, logs
 from shared.runtime.clock import system_clock
 from shared.runtime.questions import Questions
 from shared.runtime.service import Service, run_services
 from shared.runtime.serving import HttpServer
 from shared.runtime.telemetry import Tracer
 from shared.runtime.tokens import GrantVerifier, keys_of
+from shared.runtime.trust_watch import TrustWatch
 
 log = logs.get("processes.backing")
 
@@ -65,7 +68,7 @@ class Backing:
         async def connected() -> AmqpBus:
             if self.settings.amqp_declare:
                 await declare(url)
-            return await AmqpBus.open(url)
+            return await AmqpBus.open(url, access=ACCESS[self.service])
 
         bus = await self.door.until("bus", connected)
         self.stack.push_async_callback(bus.close)
@@ -74,18 +77,20 @@ class Backing:
     def ask(self, service: str) -> Questions:
         """A client of another service. The assembled service closes it."""
         token = self.settings.service_token.get_secret_value()
-        return Questions(self.settings.base_url(service), service, token)
+        copies = AnyCopy(partial(self.settings.addresses, service), service)
+        return Questions(f"http://{service}", service, token, transport=copies)
 
     def verifier(self) -> GrantVerifier:
         """Checks what auth signed; fetches auth's keys when it needs them."""
         asking = self.ask("auth")
         self.stack.push_async_callback(asking.close)
-        return GrantVerifier(keys_of(asking), system_clock)
+        return GrantVerifier(keys_of(asking), system_clock, trust=TrustWatch(asking, system_clock))
 
     async def serve(self, service: Service) -> None:
         """Answer and work until told to stop; then end requests first and tasks after. Raises a task's failure."""
         self.door.open(service.app)
         log.info("serving", service=self.service)
+        garbage.settle()
         requests_ended = asyncio.Event()
         ending = asyncio.create_task(self._end_requests(requests_ended), name="end-requests")
         try:

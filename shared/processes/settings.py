@@ -47,11 +47,13 @@ class ProcessSettings(BaseSettings):
     )
     amqp_declare: bool = Field(
         True, description="Make the exchanges and queues at start. False where the service's user may not configure: "
-        "then an administrator runs `serai-platform topology`."
+        "then an administrator runs `serai-platform rabbitmq declare`."
     )  # fmt: skip
-    auth_url: str = Field("http://127.0.0.1:8081", description="Where auth answers; unused with Consul.")
-    scheduler_url: str = Field("http://127.0.0.1:8082", description="Where the scheduler answers; unused with Consul.")
-    monitor_url: str = Field("http://127.0.0.1:8083", description="Where the monitor answers; unused with Consul.")
+    auth_url: str = Field(
+        "http://127.0.0.1:8081", description="Where auth answers, unless Consul tells it; several copies with commas."
+    )
+    scheduler_url: str = Field("http://127.0.0.1:8082", description="Where the scheduler answers; as above.")
+    monitor_url: str = Field("http://127.0.0.1:8083", description="Where the monitor answers; as above.")
     sites: Path | None = Field(
         None, description="YAML file of clusters and sites (scheduler and monitor); `docs/processes.md` has its form. "
         "Only what stands there is ever contacted."
@@ -75,9 +77,10 @@ class ProcessSettings(BaseSettings):
     def listen_port(self, service: str) -> int:
         return self.port or PORTS[service]
 
-    def base_url(self, service: str) -> str:
-        """Where another service answers."""
-        return {"auth": self.auth_url, "scheduler": self.scheduler_url, "monitor": self.monitor_url}[service]
+    def addresses(self, service: str) -> tuple[str, ...]:
+        """Where the copies of another service answer, by these settings."""
+        urls = {"auth": self.auth_url, "scheduler": self.scheduler_url, "monitor": self.monitor_url}[service]
+        return tuple(url.strip() for url in urls.split(",") if url.strip())
 
 
 def read_file(environment: Mapping[str, str] = os.environ) -> dict[str, dict[str, Any]]:

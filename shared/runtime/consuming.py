@@ -7,7 +7,7 @@ when that is durable. What comes in twice is recognised by its id and changes no
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from shared.contracts import codec
 from shared.contracts.envelope import Envelope, Message
@@ -28,6 +28,9 @@ Authorise = Callable[[Message], Awaitable[None]]
 
 OnDeadLetter = Callable[[Unit, Message, str], None]
 """What a service does about a message that is set aside (e.g. end its job)."""
+
+DEATHS: Final = 10
+"""How many deaths beyond its attempts a message may cause, or look like causing, before it is set aside unhandled."""
 
 log = logs.get("runtime.consuming")
 
@@ -56,12 +59,41 @@ class Consumer:
 
     async def run(self) -> None:
         """Consume for ever; raises Unavailable when the bus is gone (the supervisor tries again)."""
+        while True:
+            await self._consume_many()
+            await self._consume_one_by_one()
+
+    async def _consume_many(self) -> None:
+        """Handle many at a time; return when one comes that may have killed its consumers."""
+        handled: set[asyncio.Task[None]] = set()
         async with (
             self._bus.consume(self._queue, prefetch=self._prefetch) as deliveries,
             asyncio.TaskGroup() as handling,
         ):
             async for delivery in deliveries:
-                handling.create_task(self._settle(delivery), name=f"{self._queue.name}:{delivery.message.id}")
+                if self._suspected(delivery):
+                    for task in handled:
+                        task.cancel()
+                    return
+                task = handling.create_task(self._settle(delivery), name=f"{self._queue.name}:{delivery.message.id}")
+                handled.add(task)
+                task.add_done_callback(handled.discard)
+
+    async def _consume_one_by_one(self) -> None:
+        """Handle one at a time, so that one that kills us is charged alone; return when the suspected are past."""
+        async with self._bus.consume(self._queue, prefetch=1) as deliveries:
+            async for delivery in deliveries:
+                if delivery.attempt > self._queue.attempts + DEATHS:
+                    words = f"delivered {delivery.attempt} times: whoever held it died or was cut off"
+                    await self._set_aside(delivery, words)
+                else:
+                    await self._settle(delivery)
+                if not self._suspected(delivery):
+                    return
+
+    def _suspected(self, delivery: Delivery) -> bool:
+        """Only consumers that died, or gave it back unsettled, bring a message beyond its attempts."""
+        return delivery.attempt > self._queue.attempts
 
     async def _settle(self, delivery: Delivery) -> None:
         message = delivery.message

@@ -94,6 +94,10 @@ async def _run(app: Asgi, scope: dict[str, Any], exchange: _Exchange) -> None:
         elif not finished:
             exchange.broken = error
             await exchange.chunks.put(None)
+        return
+    if exchange.start.done() and not finished:
+        exchange.broken = EOFError("it ended before it was whole")
+        await exchange.chunks.put(None)
 
 
 def _scope(request: httpx.Request) -> dict[str, Any]:

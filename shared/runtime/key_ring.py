@@ -8,12 +8,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from shared.errors import Unavailable
 from shared.ports import Clock
 
 K = TypeVar("K")
+_EARLY: Final = 0.8
 
 
 class CoolingDown(Unavailable):
@@ -25,7 +26,8 @@ class KeyTimes:
     """Seconds. `cool_down_s`: between two fetches, whatever is asked. `refresh_s`: age at which keys are fetched again.
 
     `expiry_s`: age at which keys are no longer used although fetching fails. `first_retry_s`: between two fetches
-    while none has ever succeeded. `deadline_s`: of one fetch.
+    while none has ever succeeded. `deadline_s`: of one fetch. `wait_s`: how long somebody waits for a fetch while there
+    are keys at hand that may be used: no user of a known key pays for a slow issuer.
     """
 
     cool_down_s: float = 60
@@ -33,6 +35,7 @@ class KeyTimes:
     expiry_s: float = 48 * 3_600
     first_retry_s: float = 1
     deadline_s: float = 3
+    wait_s: float = 1
 
 
 class KeyRing(Generic[K]):
@@ -56,17 +59,37 @@ class KeyRing(Generic[K]):
         """The keys at hand, good or stale."""
         return self._keys
 
+    @property
+    def fetched_at(self) -> datetime | None:
+        """When the keys at hand were fetched."""
+        return self._fetched_at
+
+    @property
+    def trouble(self) -> str:
+        """Why the last fetch failed, empty when it did not."""
+        return self._failure.what if self._failure is not None else ""
+
     async def get(self, kid: str) -> K | None:
         """The key of this name, None when a fetch has just shown that there is none.
 
         Raises CoolingDown when it is unknown and was looked for just now, Unavailable when keys cannot be had.
         """
         if self._age_above(self._times.refresh_s) and self._may_fetch():
-            await self._fetch_once()
+            await self._renew(known=kid in self._keys)
         if self._age_above(self._times.expiry_s):
             raise self._failure or Unavailable(f"the keys of {self._whose} have not been fetched yet")
         key = self._keys.get(kid)
         return key if key is not None else await self._look_again(kid)
+
+    async def _renew(self, *, known: bool) -> None:
+        """Fetch; who asks for a known key that is still good waits a little for it, and not at all after a failure."""
+        if not known or self._age_above(self._times.expiry_s):
+            await self._fetch_once()
+            return
+        failing = self._failure is not None
+        fetching = self._fetch_started()
+        if not failing:
+            await asyncio.wait([fetching], timeout=self._times.wait_s)
 
     async def _look_again(self, kid: str) -> K | None:
         if not self._may_fetch():
@@ -75,7 +98,9 @@ class KeyRing(Generic[K]):
             raise CoolingDown(
                 f"{self._whose} has no such key, and was asked just now", retry_after_s=self._times.cool_down_s
             )
-        await self._fetch_once()
+        await asyncio.wait([self._fetch_started()], timeout=self._times.wait_s)
+        if self._fetching is not None:
+            raise CoolingDown(f"{self._whose} is being asked for a key of that name still", retry_after_s=1)
         if self._failure is not None:
             raise self._failure
         return self._keys.get(kid)
@@ -86,6 +111,11 @@ class KeyRing(Generic[K]):
             await self._fetch_once()
         if self._age_above(self._times.expiry_s):
             raise self._failure or Unavailable(f"the keys of {self._whose} have not been fetched yet")
+
+    async def renew_early(self) -> None:
+        """Fetch when it will soon be due, so that nobody who asks for a key has to wait. Never raises."""
+        if self._age_above(_EARLY * self._times.refresh_s) and self._may_fetch():
+            await asyncio.wait([self._fetch_started()])
 
     def _age_above(self, seconds: float) -> bool:
         return self._fetched_at is None or self._clock() - self._fetched_at > timedelta(seconds=seconds)
@@ -98,14 +128,19 @@ class KeyRing(Generic[K]):
 
     async def _fetch_once(self) -> None:
         """Join the fetch that is under way, or start one; its failure is remembered, not raised."""
+        await asyncio.shield(self._fetch_started())
+
+    def _fetch_started(self) -> "asyncio.Task[None]":
         if self._fetching is None:
             self._tried_at = self._clock()
             self._fetching = asyncio.create_task(self._replace(), name=f"keys:{self._whose}")
             self._fetching.add_done_callback(self._fetched)
-        await asyncio.shield(self._fetching)
+        return self._fetching
 
     def _fetched(self, task: asyncio.Task[None]) -> None:
         self._fetching = None
+        if not task.cancelled() and task.exception() is not None:
+            self._failure = Unavailable(f"the keys of {self._whose} cannot be read: {task.exception()!r}")
 
     async def _replace(self) -> None:
         try:

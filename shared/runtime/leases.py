@@ -7,7 +7,7 @@ that only the leader may do. Not a lock service: a lease is as good as its datab
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, MetaData, insert, select, update
+from sqlalchemy import Connection, MetaData, bindparam, insert, select, update
 
 from shared.errors import Conflict
 from shared.ports import Lease
@@ -16,6 +16,8 @@ from shared.runtime.tables import RuntimeTables
 
 LEASES: Final = RuntimeTables(MetaData()).leases
 _NOBODY: Final = ""
+_ROW: Final = select(LEASES).where(LEASES.c.name == bindparam("of_name"))
+_HELD: Final = select(LEASES.c.holder, LEASES.c.fence).where(LEASES.c.name == bindparam("of_name"))
 
 
 def acquire(connection: Connection, name: str, holder: str, ttl_s: float, now: datetime) -> Lease | None:
@@ -24,7 +26,7 @@ def acquire(connection: Connection, name: str, holder: str, ttl_s: float, now: d
     `fence` grows by 1 with every change of holder. Needs a serialisable transaction.
     """
     until = now.timestamp() + ttl_s
-    row = connection.execute(select(LEASES).where(LEASES.c.name == name)).first()
+    row = connection.execute(_ROW, {"of_name": name}).first()
     if row is None:
         connection.execute(insert(LEASES), {"name": name, "holder": holder, "fence": 1, "until": until})
         return Lease(name, holder, 1, moment(int(until * 1_000_000)))
@@ -49,6 +51,6 @@ def check_lease(connection: Connection, lease: Lease) -> None:
 
     Call it in the transaction whose writes it protects: a deposed leader then cannot write, however late it wakes.
     """
-    row = connection.execute(select(LEASES.c.holder, LEASES.c.fence).where(LEASES.c.name == lease.name)).first()
+    row = connection.execute(_HELD, {"of_name": lease.name}).first()
     if row is None or row.holder != lease.holder or row.fence != lease.fence:
         raise Conflict(f"{lease.holder} no longer holds the lease {lease.name!r}", code="lease_lost")

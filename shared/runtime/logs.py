@@ -1,5 +1,6 @@
 """Structured logs: JSON, one line an event, on standard error. Never a token, never a request body."""
 
+import asyncio
 import logging
 import sys
 from typing import Any, cast
@@ -23,6 +24,31 @@ def configure(level: str = "info", *, pretty: bool = False) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+    root = logging.getLogger()
+    for handler in [each for each in root.handlers if isinstance(each, _Foreign)]:
+        root.removeHandler(handler)
+    root.addHandler(_Foreign(level.upper()))
+    for name in _TOLD_BY_US:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+_TOLD_BY_US = ("aio_pika", "aiormq")
+"""Libraries whose failures our adapters tell in their own words."""
+
+_EXPECTED = ("ASGI callable returned without completing response.",)
+"""What uvicorn calls an error, and we do on purpose (`shared.runtime.cutting`)."""
+
+
+class _Foreign(logging.Handler):
+    """What libraries log through the standard library, in the same form as our own lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        words = record.getMessage().strip()
+        cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+        if words in _EXPECTED or cancelled:  # a request that was cut off because we stop
+            get(record.name).debug("foreign", words=words)
+            return
+        get(record.name).log(record.levelno, "foreign", words=words, exc_info=record.exc_info)
 
 
 def get(name: str) -> FilteringBoundLogger:

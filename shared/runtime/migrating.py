@@ -1,9 +1,10 @@
 """Migrations: bring a service's database to the newest version of its package, with Alembic and no ini file.
 
-Called by the Store adapters when they open. A service owns a regular package, e.g. `services.scheduler.migrations`,
-with `__init__.py` and `versions/NNNN_title.py` (and `versions/__init__.py`); this module is their common env.py. The
-same code runs on SQLite and PostgreSQL: it is handed a sync `Connection` that is inside a transaction, and the whole
-way to the newest version is one transaction (on PostgreSQL: `await connection.run_sync(migrate, package)`).
+Called by the Store adapters when they open, and by `serai-platform db`. A service owns a regular package, e.g.
+`services.scheduler.migrations`, with `__init__.py` and `versions/NNNN_title.py` (and `versions/__init__.py`); this
+module is their common env.py. The same code runs on SQLite and PostgreSQL: it is handed a sync `Connection` that is
+inside a transaction, and the whole way to the newest version is one transaction. Alembic's `op` is one for the whole
+process, so migrations take turns in threads, never on the event loop.
 
 How a first version looks (`versions/0001_first.py`), every table by name:
 
@@ -16,17 +17,25 @@ How a first version looks (`versions/0001_first.py`), every table by name:
     def upgrade() -> None:
         create_tables(op.get_bind(), store.jobs, store.attempts, *store.runtime.all)
 
+    def downgrade() -> None:
+        drop_tables(op.get_bind(), store.jobs, store.attempts, *store.runtime.all)
+
 Rule: until the first release, edit 0001. After it, a table never changes under an old version: who changes one first
 writes its old form into the old version as `op.create_table(...)`, then adds version 0002 with `op.add_column(...)`
-and so on. `differences` finds whoever forgot; a test asks it for every service.
+and so on. `differences` finds whoever forgot; a test asks it for every service. A new column of text says
+`sa.String(..., collation=BYTEWISE)` where `op.get_bind().dialect.name == "postgresql"`.
 """
 
 import ast
 import importlib.util
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, MetaData, Table, inspect, select, table, text
+from sqlalchemy import Connection, MetaData, String, Table, inspect, select, table, text
 from sqlalchemy import column as sql_column
 
 from shared.errors import Misconfigured
@@ -34,6 +43,31 @@ from shared.errors import Misconfigured
 _VERSION_TABLE = "alembic_version"
 _ADVISORY_LOCK = 7_360_241
 """Any constant: copies of a service that start together on PostgreSQL migrate one after another."""
+_PARSING = threading.Lock()
+"""Python 3.11's `ast.parse` fails when several threads do it at once (python/cpython#106905)."""
+_ONE_AT_A_TIME = threading.Lock()
+"""Alembic's `op` is one for the whole process."""
+BYTEWISE: Final = "C"
+"""PostgreSQL's collation that orders as SQLite and Python do, whatever the database's own is: by code point."""
+
+
+class Age(StrEnum):
+    """How a database stands to the code: `strange` = written by a newer release, or by something else."""
+
+    EMPTY = "empty"
+    OLDER = "older"
+    CURRENT = "current"
+    STRANGE = "strange"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """Where a database is and where this release would bring it; `present` None = it has no tables of ours."""
+
+    package: str
+    present: str | None
+    newest: str
+    age: Age
 
 
 def migrate(connection: Connection, package: str) -> bool:
@@ -42,26 +76,66 @@ def migrate(connection: Connection, package: str) -> bool:
     `connection` is in a transaction, which the caller commits. Alembic is imported only when there is something to
     do. Raises Misconfigured for a database that is newer than this release or a package without one newest version.
     """
-    folder = _folder(package)
-    history = _history(folder)
-    newest = _newest(package, history)
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
-    present = _present(connection)
-    if present == newest:
+    found = version(connection, package)
+    if found.age is Age.CURRENT:
         return False
-    if present is not None and present not in history:
+    if found.age is Age.STRANGE:
         raise Misconfigured(
-            f"the database is at version {present} of {package}, which this release does not know (its newest is "
-            f"{newest}): run the release that wrote it, or a newer one"
+            f"the database is at version {found.present} of {package}, which this release does not know (its newest "
+            f"is {found.newest}): run the release that wrote it, or a newer one"
         )
-    _upgrade(connection, folder)
+    _run(connection, _folder(package), lambda script, present: script._upgrade_revs("head", present))
     return True
+
+
+def downgrade(connection: Connection, package: str, target: str = "base") -> None:
+    """Bring the database down to version `target` of `package`; `base` = without any of our tables. Data is lost.
+
+    Same conditions and failures as `migrate`.
+    """
+    found = version(connection, package)
+    if found.age is Age.STRANGE:
+        raise Misconfigured(f"the database is at version {found.present} of {package}, which is not known here")
+    if found.age is not Age.EMPTY:
+        _run(connection, _folder(package), lambda script, present: script._downgrade_revs(target, present))
+
+
+def version(connection: Connection, package: str) -> Version:
+    """Where the database behind `connection` is. Raises Misconfigured for a package without one newest version."""
+    history = _history(_folder(package))
+    newest, present = _newest(package, history), _present(connection)
+    if present is None:
+        age = Age.EMPTY
+    elif present == newest:
+        age = Age.CURRENT
+    else:
+        age = Age.OLDER if present in history else Age.STRANGE
+    return Version(package, present, newest, age)
 
 
 def create_tables(connection: Connection, *tables: Table) -> None:
     """Create exactly these tables with their indexes, for a version file. All belong to one MetaData."""
-    tables[0].metadata.create_all(connection, tables=list(tables), checkfirst=False)
+    made = tables if connection.dialect.name != "postgresql" else _bytewise(tables)
+    made[0].metadata.create_all(connection, tables=list(made), checkfirst=False)
+
+
+def drop_tables(connection: Connection, *tables: Table) -> None:
+    """The inverse of `create_tables`."""
+    tables[0].metadata.drop_all(connection, tables=list(tables), checkfirst=False)
+
+
+def _bytewise(tables: Iterable[Table]) -> tuple[Table, ...]:
+    """The same tables with every text in the order of its bytes: cursors and merged lists rely on it."""
+    metadata = MetaData()
+    copies = tuple(each.to_metadata(metadata) for each in tables)
+    for column in (column for each in copies for column in each.columns):
+        if isinstance(column.type, String):
+            kind = column.type.copy()
+            kind.collation = BYTEWISE
+            column.type = kind
+    return copies
 
 
 def differences(connection: Connection, metadata: MetaData) -> list[Any]:
@@ -81,7 +155,8 @@ def _folder(package: str) -> Path:
 
 def _history(folder: Path) -> dict[str, str | None]:
     """revision -> down_revision, read from the sources: importing them would import Alembic."""
-    return dict(_revision(path) for path in sorted((folder / "versions").glob("[0-9]*.py")))
+    with _PARSING:
+        return dict(_revision(path) for path in sorted((folder / "versions").glob("[0-9]*.py")))
 
 
 def _revision(path: Path) -> tuple[str, str | None]:
@@ -113,13 +188,14 @@ def _present(connection: Connection) -> str | None:
     return None if found is None else str(found)
 
 
-def _upgrade(connection: Connection, folder: Path) -> None:
+def _run(connection: Connection, folder: Path, steps: Callable[[Any, Any], Any]) -> None:
+    """Take the steps (of Alembic's script folder, from the present version) within the caller's transaction."""
     from alembic.config import Config
     from alembic.environment import EnvironmentContext
     from alembic.script import ScriptDirectory
 
     script = ScriptDirectory(str(folder))
-    steps = lambda revision, _context: script._upgrade_revs("head", revision)  # noqa: E731
-    with EnvironmentContext(Config(), script, fn=steps) as environment:
+    chosen = lambda present, _context: steps(script, present)  # noqa: E731
+    with _ONE_AT_A_TIME, EnvironmentContext(Config(), script, fn=chosen) as environment:
         environment.configure(connection=connection, transactional_ddl=True)
         environment.run_migrations()

@@ -38,6 +38,9 @@ PROBLEMS: dict[str, Problem] = {
     ),
     "grant_expired": Problem(403, "The grant has expired", "Between services only: ask auth again."),
     "forbidden": Problem(403, "Not allowed", "The detail says which role is needed and who gives it."),
+    "suspended": Problem(
+        403, "Access is suspended", "The detail says what is suspended, why and until when; ask the operators."
+    ),
     "not_found": Problem(
         404, "There is no such thing", "Check the id; things that you may not see look the same as absent ones."
     ),

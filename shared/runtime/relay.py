@@ -3,7 +3,7 @@
 import asyncio
 
 import orjson
-from sqlalchemy import Connection, Row, delete, func, select
+from sqlalchemy import Connection, Row, bindparam, delete, func, select
 
 from shared.contracts.envelope import Message
 from shared.ports import MessageBus
@@ -12,7 +12,7 @@ from shared.runtime.sql import upsert
 from shared.runtime.transactions import Transactions
 
 _CURSOR = "relay"
-_BATCH = 256
+_BATCH = 128
 _IDLE_CHECK_S = 5.0
 """Another copy of the service may have written; look without being woken, this often."""
 
@@ -26,6 +26,13 @@ class Relay:
         self._outbox = transactions.tables.outbox
         self._cursor = transactions.tables.relay_cursor
         self._position: int | None = None
+        self._where_is_it = select(self._cursor.c.position).where(self._cursor.c.name == _CURSOR)
+        self._next = (
+            select(self._outbox)
+            .where(self._outbox.c.position > bindparam("after"))
+            .order_by(self._outbox.c.position)
+            .limit(_BATCH)
+        )
 
     async def run(self) -> None:
         """Publish for ever; raises Unavailable with the bus or the store (the supervisor tries again)."""
@@ -37,7 +44,7 @@ class Relay:
             await self._written()
 
     async def publish_batch(self) -> int:
-        """Publish up to 256 messages behind the cursor; how many there were."""
+        """Publish up to 128 messages behind the cursor; how many there were."""
         store = self._transactions.store
         position = await store.read(self._read_cursor) if self._position is None else self._position
         rows = await store.read(lambda connection: self._read_rows(connection, position))
@@ -62,13 +69,10 @@ class Relay:
             self._position = None
 
     def _read_cursor(self, connection: Connection) -> int:
-        found = connection.execute(select(self._cursor.c.position).where(self._cursor.c.name == _CURSOR)).scalar()
-        return found or 0
+        return connection.execute(self._where_is_it).scalar() or 0
 
     def _read_rows(self, connection: Connection, position: int) -> list[Row[tuple[object, ...]]]:
-        outbox = self._outbox
-        query = select(outbox).where(outbox.c.position > position).order_by(outbox.c.position).limit(_BATCH)
-        return list(connection.execute(query))
+        return list(connection.execute(self._next, {"after": position}))
 
     def _read_oldest(self, connection: Connection) -> int | None:
         query = select(func.min(self._outbox.c.created_at)).where(

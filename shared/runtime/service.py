@@ -17,15 +17,17 @@ Check = Callable[[], Awaitable[None]]
 
 @dataclass(slots=True)
 class Service:
-    """What a wiring returns: an HTTP face, endless tasks, readiness checks, and what to close, in this order.
+    """What a wiring returns: an HTTP face, endless tasks, readiness checks, and what to end and close, in this order.
 
-    Checks raise with the culprit. Tasks run under `supervise`.
+    Checks raise with the culprit. Tasks run under `supervise`. `drains` end answers that would go on for ever (event
+    streams, followed logs, long polls); they run before the HTTP server waits for its last answers, see `drain`.
     """
 
     name: str
     app: Any
     tasks: dict[str, Task] = field(default_factory=dict)
     checks: dict[str, Check] = field(default_factory=dict)
+    drains: list[Task] = field(default_factory=list)
     closers: list[Task] = field(default_factory=list)
 
     async def not_ready(self, deadline_s: float = 3.0) -> dict[str, str]:
@@ -99,12 +101,22 @@ async def _end(tasks: Sequence[asyncio.Task[Any]], drain_s: float) -> None:
             log.error("task_would_not_stop", task=task.get_name(), waited_s=drain_s)
 
 
+async def drain(services: Sequence[Service]) -> None:
+    """End the endless answers. Whoever stops a service calls this first, then its HTTP server, then its tasks."""
+    for service in reversed(services):
+        await _each(service, service.drains, "drain_failed")
+
+
 async def close(services: Sequence[Service]) -> None:
     """Close what the services opened, last opened first; a failure is logged and does not keep the others open."""
     for service in reversed(services):
-        for closer in service.closers:
-            try:
-                async with asyncio.timeout(10):
-                    await closer()
-            except Exception as error:
-                log.error("close_failed", service=service.name, error=repr(error))
+        await _each(service, service.closers, "close_failed")
+
+
+async def _each(service: Service, steps: Sequence[Task], complaint: str) -> None:
+    for step in steps:
+        try:
+            async with asyncio.timeout(10):
+                await step()
+        except Exception as error:
+            log.error(complaint, service=service.name, error=repr(error))

@@ -50,6 +50,7 @@ class HttpServer:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((self._host, self._port))
+            listening.listen()  # at once: two sockets that are only bound may share a port
         except OSError as error:
             listening.close()
             raise Misconfigured(

@@ -43,7 +43,8 @@ def _parameters(rows: Sequence[Row]) -> dict[str, object] | list[dict[str, objec
 
 @lru_cache(maxsize=256)
 def _ignoring(table: Table, dialect: str) -> _Insert:
-    return _insert(table, dialect).on_conflict_do_nothing()
+    """Asks SQLAlchemy to keep the count of rows, which it otherwise drops for inserts."""
+    return _insert(table, dialect).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
 
 @lru_cache(maxsize=256)
@@ -60,5 +61,6 @@ def _insert(table: Table, dialect: str) -> _Insert:
         case "sqlite":
             return sqlite.insert(table)
         case "postgresql":
-            return postgresql.insert(table)
+            # Inline: without the primary key that SQLAlchemy would ask back of each row, and nobody reads.
+            return postgresql.insert(table).inline()
     raise NotImplementedError(f"no insert with conflict clause is known for {dialect}: add it here")

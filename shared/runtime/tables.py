@@ -27,6 +27,7 @@ class RuntimeTables:
             Column("sequence", Integer),
             Column("created_at", BigInteger, nullable=False),
             Index("outbox_series", "job_id", "attempt", "sequence"),
+            sqlite_autoincrement=True,  # a position is never given again, even when the table was emptied meanwhile
         )
         self.relay_cursor = Table(
             "relay_cursor",

@@ -32,11 +32,15 @@ _KINDS = {kind.name.lower(): kind for kind in SpanKind}
 
 @dataclass(slots=True)
 class OpenSpan:
-    """A short step while it runs: add attributes; an exception marks it as failed."""
+    """A short step while it runs: add attributes; an exception marks it as failed.
+
+    `job_id` may be set by a step that makes a job: having no parent of its own, it then hangs below that job's root.
+    """
 
     trace_id: str
     span_id: str
     attributes: dict[str, str | int | float | bool] = field(default_factory=dict)
+    job_id: UUID | None = None
 
     @property
     def traceparent(self) -> str:
@@ -68,6 +72,8 @@ class Tracer:
             error = repr(failure)
             raise
         finally:
+            if step.job_id is not None and parent is None:
+                trace_id, parent = _parent(step.job_id, "")
             self._export(name, trace_id, step.span_id, parent, start, self._clock(), step.attributes, kind, error)
 
     def record(

@@ -18,11 +18,13 @@ from joserfc.jwk import OKPKey
 from shared.contracts import codec
 from shared.contracts.commands import CancelJob, Command, CordonSite, Principal, SubmitJob, UncordonSite
 from shared.contracts.envelope import Message
+from shared.contracts.policies import demand_of
 from shared.errors import Refused, Unavailable
 from shared.ports import Clock
 from shared.runtime import jws
 from shared.runtime.key_ring import KeyRing, KeyTimes
 from shared.runtime.questions import Questions
+from shared.runtime.trust_watch import TrustWatch
 
 ISSUER: Final = "serai-auth"
 AUDIENCE: Final = "serai"
@@ -50,7 +52,8 @@ class GrantInvalid(Refused):
 class GrantClaims:
     """What a command grant says: this principal may have exactly these bytes done.
 
-    `own`: only if what the command acts on is the principal's own; the receiver checks that with `covers`.
+    `own`: only if what the command acts on is the principal's own; the receiver checks that with `covers`. `client` and
+    `token_id`: with what it was asked for. `policy`: the version that allowed it; `demand_sha256`: what it judged.
     """
 
     id: str
@@ -63,6 +66,10 @@ class GrantClaims:
     body_sha256: str
     issued_at: datetime
     expires_at: datetime
+    client: str = ""
+    token_id: str = ""
+    policy: str = ""
+    demand_sha256: str = ""
 
     def covers(self, owner: Principal) -> bool:
         """Whether the grant reaches something of this owner."""
@@ -72,9 +79,17 @@ class GrantClaims:
 class GrantExpired(Refused):
     """Everything is right except the time: ask auth for a fresh decision about `claims.principal`."""
 
-    def __init__(self, claims: GrantClaims) -> None:
-        super().__init__(f"the grant {claims.id} expired at {claims.expires_at.isoformat()}", code="grant_expired")
+    def __init__(self, claims: GrantClaims, why: str = "") -> None:
+        words = why or f"expired at {claims.expires_at.isoformat()}"
+        super().__init__(f"the grant {claims.id} {words}", code="grant_expired")
         self.claims = claims
+
+
+class GrantSuspended(GrantExpired):
+    """Who asked for it is suspended since: as with an expired one, auth decides afresh, and says why not."""
+
+    def __init__(self, claims: GrantClaims) -> None:
+        super().__init__(claims, "was given to somebody who is suspended now")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +100,8 @@ class ReadGrant:
     memberships: Mapping[str, frozenset[str]]
     platform_verbs: frozenset[str]
     expires_at: datetime
+    client: str = ""
+    token_id: str = ""
 
     def may(self, verb: str, vo: str) -> bool:
         """Whether the asker has this verb in this VO, or everywhere."""
@@ -97,23 +114,28 @@ def same(one: Principal, other: Principal) -> bool:
 
 
 class GrantVerifier:
-    """Checks grants with the keys that auth publishes. `fetch_keys` gives its JWKS document or raises Unavailable."""
+    """Checks grants with the keys that auth publishes. `fetch_keys` gives its JWKS document or raises Unavailable.
+
+    With `trust`, the grants of who is suspended are good no more, seconds after the suspension.
+    """
 
     def __init__(
-        self, fetch_keys: Callable[[], Awaitable[dict[str, Any]]], clock: Clock, *, times: KeyTimes = _TIMES
-    ) -> None:
+        self, fetch_keys: Callable[[], Awaitable[dict[str, Any]]], clock: Clock, *, times: KeyTimes = _TIMES,
+        trust: TrustWatch | None = None,
+    ) -> None:  # fmt: skip
         async def keys() -> dict[str, OKPKey]:
             return grant_keys(await fetch_keys())
 
         self._ring: KeyRing[OKPKey] = KeyRing("auth", keys, clock, times)
         self._clock = clock
+        self._trust = trust
         self._read: OrderedDict[bytes, ReadGrant] = OrderedDict()
 
     async def verify_command(self, message: Message) -> GrantClaims:
         """The claims of a command's grant, when it covers exactly this message and says the same as its body.
 
-        Raises GrantInvalid, GrantExpired (all right but the time), codec.Undecodable, or Unavailable when the keys
-        cannot be had: then nothing is known yet, try again.
+        Raises GrantInvalid, GrantExpired (all right but the time), GrantSuspended, codec.Undecodable, or Unavailable
+        when the keys cannot be had: then nothing is known yet, try again.
         """
         claims = claims_of(await self._payload(message.headers.get(GRANT_HEADER, ""), COMMAND_GRANT))
         _check_binding(claims, message)
@@ -121,6 +143,8 @@ class GrantVerifier:
         self._check_not_early(claims.issued_at)
         if self._clock() >= claims.expires_at:
             raise GrantExpired(claims)
+        if await self._is_suspended(claims.principal, claims.client, claims.token_id):
+            raise GrantSuspended(claims)
         return claims
 
     async def verify_read(self, grant: str) -> ReadGrant:
@@ -135,7 +159,14 @@ class GrantVerifier:
         if self._clock() >= known.expires_at:
             self._read.pop(digest, None)
             raise GrantInvalid("the read grant has expired")
+        if await self._is_suspended(known.principal, known.client, known.token_id):
+            raise GrantInvalid("who asks is suspended")
         return known
+
+    async def _is_suspended(self, principal: Principal, client: str, token_id: str) -> bool:
+        if self._trust is None:
+            return False
+        return (await self._trust.current()).access(principal, client, token_id, self._clock()) is not None
 
     async def ready(self) -> None:
         """Return when keys are at hand; raise Unavailable with the culprit."""
@@ -211,6 +242,10 @@ def claims_of(payload: Mapping[str, Any]) -> GrantClaims:
             body_sha256=_string(payload, "body_sha256"),
             issued_at=_moment(payload, "iat"),
             expires_at=_moment(payload, "exp"),
+            client=str(payload.get("client", "")),
+            token_id=str(payload.get("token", "")),
+            policy=str(payload.get("policy", "")),
+            demand_sha256=str(payload.get("demand_sha256", "")),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise GrantInvalid(f"the grant lacks or misspells a claim: {error}") from error
@@ -235,6 +270,8 @@ def _check_meaning(claims: GrantClaims, content: object) -> None:
         raise GrantInvalid("the command names another principal than its grant")
     if vo != claims.vo:
         raise GrantInvalid("the command names another VO than its grant")
+    if claims.demand_sha256 and not _demands(content, claims.demand_sha256):
+        raise GrantInvalid("the job asks for something else than what was judged")
 
 
 def _acting(command: Command) -> tuple[Principal, str | None]:
@@ -248,6 +285,10 @@ def _acting(command: Command) -> tuple[Principal, str | None]:
     raise GrantInvalid(f"no rule says who acts in {type(command).__name__}: add it to shared/runtime/tokens.py")
 
 
+def _demands(command: Command, digest: str) -> bool:
+    return isinstance(command, SubmitJob) and hmac.compare_digest(demand_of(command.spec).digest(), digest)
+
+
 def _read_grant(payload: Mapping[str, Any], check_not_early: Callable[[datetime], None]) -> ReadGrant:
     try:
         check_not_early(_moment(payload, "iat"))
@@ -256,6 +297,8 @@ def _read_grant(payload: Mapping[str, Any], check_not_early: Callable[[datetime]
             memberships={vo: frozenset(verbs) for vo, verbs in payload["memberships"].items()},
             platform_verbs=frozenset(payload["platform_verbs"]),
             expires_at=_moment(payload, "exp"),
+            client=str(payload.get("client", "")),
+            token_id=str(payload.get("token", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise GrantInvalid(f"the read grant lacks or misspells a claim: {error}") from error

@@ -54,6 +54,8 @@ def main(
 
 
 def _wrong_usage(error: typer.TyperException) -> int:
+    if not error.format_message().strip():  # no command at all: the help was shown
+        return Exit.USAGE
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "serai"
     screen.complain(f"serai: {error.format_message().removeprefix('Invalid value: ')}", f"see `{command} --help`")
@@ -66,5 +68,5 @@ def _failed(error: ClientError, here: session.Session) -> int:
         words = "\n".join(["serai: the request is not valid", *(f"  {f.pointer}: {f}" for f in error.errors)])
     if isinstance(error, Problem) and error.members.get("trace_id"):
         words += f"\n  trace: {error.members['trace_id']}"
-    screen.complain(words, outcomes.advice(error, here.url))
+    screen.complain(words, outcomes.advice(error, here.url, token_given="SERAI_TOKEN" in here.environment))
     return outcomes.of_error(error)

@@ -8,12 +8,12 @@ import typer
 
 from serai import grids, outcomes
 from serai.cli import session, tailing
-from serai.cli.screen import Format, Screen
+from serai.cli.screen import Format, Screen, complain
 from serai.cli.session import JobArgument, JobsArgument, Output, examples
 from serai.client import LogStream, Serai
-from serai.errors import ClientError
+from serai.errors import ClientError, Problem
 from serai.outcomes import Exit
-from serai.values import Event, Gap, Job
+from serai.values import ATTEMPT_STATES, JOB_STATES, Event, Gap, Job
 
 Both = Annotated[str, typer.Option(help="stdout, stderr, or both.", metavar="both|stdout|stderr")]
 
@@ -61,7 +61,7 @@ def logs(
 
     async def copy(serai: Serai) -> None:
         id = await session.job_id(serai, job)
-        number = attempt or (await serai.job(id)).attempt or None
+        number = attempt or await _current(serai, id, follow)
         async with asyncio.TaskGroup() as group:
             for each in chosen:
                 group.create_task(_copy(serai, screen, id, each, number, follow, tail))
@@ -72,13 +72,33 @@ def logs(
         raise errors.exceptions[0] from errors
 
 
+async def _current(serai: Serai, job_id: str, follow: bool) -> int:
+    """The number of the job's attempt, which `follow` waits for. Raises Problem where there is none."""
+    job = await (serai.until(job_id, lambda job: job.attempt > 0) if follow else serai.job(job_id))
+    if job.attempt:
+        return job.attempt
+    short = grids.short(job_id)
+    if job.ended:
+        raise Problem(404, code="not_found", detail=f"the job never ran, so it has no log; it {job.state}").then(
+            f"see why: `serai why {short}`"
+        )
+    raise Problem(404, code="not_found", detail=f"no log yet: the job is {job.state}").then(
+        f"wait for it: `serai logs -f {short}`, or see why: `serai why {short}`"
+    )
+
+
 async def _copy(
     serai: Serai, screen: Screen, job_id: str, stream: LogStream, attempt: int | None, follow: bool, tail: int | None
 ) -> None:
     chunks = serai.logs(job_id, stream=stream, attempt=attempt, follow=follow, tail=tail)
-    async with aclosing(chunks) as source:  # type: ignore[type-var]
-        async for chunk in source:
-            screen.raw(chunk, error=stream == "stderr")
+    try:
+        async with aclosing(chunks) as source:  # type: ignore[type-var]
+            async for chunk in source:
+                screen.raw(chunk, error=stream == "stderr")
+    except Problem as problem:
+        if problem.status == 404:
+            problem.then(f"see its attempts: `serai job {grids.short(job_id)}`")
+        raise
 
 
 def events(
@@ -95,6 +115,7 @@ def events(
     here = session.of(context)
     screen = here.screen(output)
     labels = session.pairs(label, "--label")
+    wanted = session.states(state, tuple(dict.fromkeys((*JOB_STATES, *ATTEMPT_STATES))))
     if job is None and not follow:
         raise typer.BadParameter("name a job to see its events so far, or add -f to hear all as they happen")
 
@@ -104,7 +125,7 @@ def events(
             for event in await serai.timeline(id):
                 _tell(screen, event)
             return
-        facts = serai.events(job_id=id, vos=vo or (), states=state or (), labels=labels, after=after)
+        facts = serai.events(job_id=id, vos=vo or (), states=wanted, labels=labels, after=after)
         async with aclosing(facts) as source:  # type: ignore[type-var]
             async for fact in source:
                 _tell(screen, fact)
@@ -152,5 +173,5 @@ def cancel(
         words = f"had ended before: {job.state}" if job.ended and not wait else job.state if wait else "asked to cancel"
         screen.say(f"{grids.short(job.id)} {words}")
     for error in refused:
-        screen.say(f"serai: {error}", "red")
+        complain(f"serai: {error}", outcomes.advice(error, here.url))
     return outcomes.of_error(refused[0]) if refused else Exit.OK

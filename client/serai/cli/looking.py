@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from serai import grids, settings
+from serai import grids, keeping, settings
 from serai.cli import session, submitting
 from serai.cli.screen import Format, Screen
 from serai.cli.session import JobArgument, Output, examples
 from serai.cli.tailing import sentence
 from serai.client import Serai
-from serai.errors import BadSettings
-from serai.values import Event, Job, Json, last_verdicts
+from serai.errors import BadSettings, Problem
+from serai.values import JOB_STATES, Event, Job, Json
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,13 +43,14 @@ def jobs(
 ) -> None:
     """Your jobs, newest first."""
     here, labels = session.of(context), session.pairs(label, "--label")
+    wanted = session.states(state, JOB_STATES)
     age_s = session.seconds(since)
     after = (settings.now() - timedelta(seconds=age_s)).isoformat() if age_s else None
 
     async def read(serai: Serai) -> list[Job]:
         found: list[Job] = []
         async for each in serai.jobs(
-            whole_vo=whole_vo, vo=vo, states=state or (), sites=site or (), labels=labels, created_after=after,
+            whole_vo=whole_vo, vo=vo, states=wanted, sites=site or (), labels=labels, created_after=after,
             page=min(limit, 100),
         ):  # fmt: skip
             found.append(each)
@@ -58,7 +59,12 @@ def jobs(
         return found
 
     found = here.ask(read)
-    here.screen(output).data([each.raw for each in found], grids.jobs_grid(found, settings.now()))
+    screen = here.screen(output)
+    if found or screen.json:
+        screen.data([each.raw for each in found], grids.jobs_grid(found, settings.now()))
+    else:
+        filtered = bool(wanted or site or labels or since or vo)
+        screen.say("no such job" if filtered else "no job yet; hand one in: `serai run -- echo hello`")
 
 
 def job(context: typer.Context, job: JobArgument, output: Output = Format.TABLE) -> None:
@@ -69,8 +75,11 @@ def job(context: typer.Context, job: JobArgument, output: Output = Format.TABLE)
         screen.document(found.raw)
         return
     screen.line(sentence(found))
-    pairs = {"id": found.id, "name": found.name, "vo": found.vo, "owner": found.owner, "handed in": found.created_at,
-             "ended": found.finished_at}  # fmt: skip
+    now = settings.now()
+    pairs = {
+        "id": found.id, "name": found.name, "vo": found.vo, "owner": found.owner,
+        "handed in": grids.when(found.created_at, now), "ended": grids.when(found.finished_at, now),
+    }  # fmt: skip
     for name, value in pairs.items():
         if value:
             screen.line(f"{name}: {value}")
@@ -111,8 +120,7 @@ def why(
 
     async def explain(serai: Serai) -> Json:
         id = await session.job_id(serai, what)
-        answer = await serai.explain(id)
-        return answer if answer.get("verdicts") else {**answer, "verdicts": last_verdicts(await serai.timeline(id))}
+        return await serai.explain(id)
 
     is_file = what != "last" and (Path(what).suffix in (".yaml", ".yml", ".json") or Path(what).is_file())
     answer = submitting.explain_file(here, what) if is_file else here.ask(explain)
@@ -137,17 +145,38 @@ def outputs(
     async def fetch(serai: Serai) -> None:
         id = await session.job_id(serai, job)
         if name is not None and to is None:
-            screen.raw(await serai.output(id, name))
+            screen.raw(await _content(serai, id, name))
             return
         found = await serai.outputs(id)
         if to is None:
-            screen.data(found, grids.outputs_grid(found))
+            if found or screen.json:
+                screen.data(found, grids.outputs_grid(found))
+            else:
+                screen.say(_no_outputs(await serai.job(id)))
             return
+        declared = ((await serai.job(id)).raw.get("spec") or {}).get("outputs") or ()
         for each in found:
             if not each.get("problem") and name in (None, each["name"]):
-                _save(screen, to / Path(each["name"]).name, await serai.output(id, each["name"]))
+                file = Path(keeping.output_name(each["name"], declared)).name
+                _save(screen, to / file, await serai.output(id, each["name"]))
 
     here.ask(fetch)
+
+
+async def _content(serai: Serai, job_id: str, name: str) -> bytes:
+    try:
+        return await serai.output(job_id, name)
+    except Problem as problem:
+        if problem.status == 404:
+            problem.then(f"see what it left: `serai outputs {grids.short(job_id)}`")
+        raise
+
+
+def _no_outputs(job: Job) -> str:
+    """Why there is nothing to list."""
+    if not (job.raw.get("spec") or {}).get("outputs"):
+        return "the job declares no outputs; name the files to keep: `outputs:` in its file, or `serai run --keep PATH`"
+    return "nothing was kept" if job.ended else f"nothing yet: the job is {job.state}"
 
 
 def _save(screen: Screen, path: Path, content: bytes) -> None:

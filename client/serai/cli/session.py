@@ -1,6 +1,7 @@
 """What all commands share: settings, the connection, job ids as people give them, durations."""
 
 import asyncio
+import difflib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Final, TypeVar
@@ -53,10 +54,13 @@ class Session:
 
     def ask(self, question: Callable[[Serai], Awaitable[T]]) -> T:
         """The answer of one conversation with the gateway; Ctrl-C cancels it and closes the connection."""
-        chosen = self.settings()
+        chosen, screen = self.settings(), self.screen(Format.TABLE)
 
         async def conversation() -> T:
-            async with Serai(chosen.url, chosen.token, transport=self.transport, pace=self.pace) as serai:
+            async with Serai(
+                chosen.url, chosen.token, transport=self.transport, pace=self.pace,
+                on_break=lambda words: screen.say(words, "yellow"),
+            ) as serai:  # fmt: skip
                 return await question(serai)
 
         return asyncio.run(conversation())
@@ -86,7 +90,10 @@ async def job_id(serai: Serai, given: str) -> str:
 
 def _only(given: str, found: Sequence[str]) -> str:
     if not found:
-        what = "you have no job yet" if given == "last" else f"none of your newest {RECENT:,} jobs is '{given}'"
+        if given == "last":
+            nothing = Problem(404, code="not_found", detail="you have no job yet")
+            raise nothing.then("hand one in: `serai run -- echo hello`")
+        what = f"none of your newest {RECENT:,} jobs begins or ends with '{given}'"
         raise Problem(404, code="not_found", detail=what)
     if len(found) > 1:
         raise typer.BadParameter(f"'{given}' fits {len(found)} jobs: {', '.join(found[:5])}; give more of the id")
@@ -115,6 +122,16 @@ def pairs(given: Sequence[str] | None, what: str) -> dict[str, str]:
             raise typer.BadParameter(f"{what} '{word}' must be NAME=VALUE")
         found[name] = value
     return found
+
+
+def states(given: Sequence[str] | None, known: Sequence[str]) -> list[str]:
+    """The states as they were given. Raises BadParameter with the nearest one that there is."""
+    for state in given or ():
+        if state not in known:
+            close = difflib.get_close_matches(state, known, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(known)}"
+            raise typer.BadParameter(f"there is no state '{state}'; {hint}")
+    return list(given or ())
 
 
 def examples(*lines: str) -> str:

@@ -1,5 +1,6 @@
 """`sites` and its operators' subcommands."""
 
+from collections.abc import Awaitable
 from typing import Annotated
 
 import typer
@@ -8,6 +9,8 @@ from serai import grids
 from serai.cli import session
 from serai.cli.screen import Format
 from serai.cli.session import Output, examples
+from serai.errors import Problem
+from serai.values import Json
 
 SiteArgument = Annotated[str, typer.Argument(metavar="NAME", help="The site's name.")]
 
@@ -42,12 +45,21 @@ def cordon(
 ) -> None:
     """Place nothing more at a site (operators); what runs there goes on."""
     here = session.of(context)
-    here.ask(lambda serai: serai.cordon(name, reason))
+    here.ask(lambda serai: _at(name, serai.cordon(name, reason)))
     here.screen(Format.TABLE).say(f"{name} takes no further jobs; undo: `serai sites uncordon {name}`")
 
 
 def uncordon(context: typer.Context, name: SiteArgument) -> None:
     """Place at a site again (operators)."""
     here = session.of(context)
-    here.ask(lambda serai: serai.uncordon(name))
+    here.ask(lambda serai: _at(name, serai.uncordon(name)))
     here.screen(Format.TABLE).say(f"{name} takes jobs again")
+
+
+async def _at(name: str, asked: Awaitable[Json]) -> Json:
+    try:
+        return await asked
+    except Problem as problem:
+        if problem.status == 404:
+            problem.then("see which sites there are: `serai sites`")
+        raise

@@ -131,6 +131,8 @@ def tell_explanation(screen: Screen, answer: Json) -> None:
     if answer.get("position") is not None:
         screen.line(f"jobs before it in the queue: {answer['position']}")
     if answer.get("verdicts"):
+        if answer.get("state") not in ("queued", "not_submitted", "accepted", None):
+            screen.line("the sites, when it was placed or judged last:")
         grids.show(screen.out, grids.verdicts_grid(answer))
 
 

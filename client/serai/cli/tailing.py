@@ -54,23 +54,23 @@ class _Changes:
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
-        self._told: dict[str, tuple[str, str | None, int]] = {}
+        self._told: dict[str, tuple[str, str | None, int, str | None]] = {}
 
     def tell(self, job: Job) -> None:
-        look = (job.state, job.site, job.attempt)
+        look = (job.state, job.site, job.attempt, job.reason_code)
         if self._told.get(job.id) != look:
             self._told[job.id] = look
             self._screen.say(sentence(job), grids.COLOURS.get(job.state, ""))
 
 
 def sentence(job: Job) -> str:
-    """`3f9a1c22 failed at prague (attempt 2): exit code 3: The task ended ...`."""
+    """`3f9a1c22 failed at prague (attempt 2): The task ended with exit code 3.`"""
     words = f"{grids.short(job.id)} {job.state}"
     if job.site:
         words += f" at {job.site}"
     if job.attempt > 1:
         words += f" (attempt {job.attempt})"
-    if job.exit_code and job.state == "failed":
+    if job.exit_code and job.state == "failed" and f"exit code {job.exit_code}" not in (job.reason or ""):
         words += f": exit code {job.exit_code}"
     return f"{words}: {job.reason}" if job.reason and job.state != "succeeded" else words
 
@@ -100,14 +100,19 @@ class _Follower:
     def _seen(self, job: Job) -> None:
         if not job.ended:
             self._changes.tell(job)
-        begun = job.state in ("running", "cancelling") or job.ended
-        if begun and job.attempt > 0 and job.attempt not in self._logs:
-            self._logs[job.attempt] = [
-                asyncio.create_task(self._copy(job.id, job.attempt, stream), name=f"{stream} of {job.id}")
-                for stream in STREAMS
-            ]
+        begun = job.attempt if job.state in ("queued", "running", "cancelling") or job.ended else job.attempt - 1
+        for attempt in range(1, begun + 1):
+            if attempt not in self._logs:
+                before = [task for tasks in self._logs.values() for task in tasks]
+                self._logs[attempt] = [
+                    asyncio.create_task(self._copy(job.id, attempt, stream, before), name=f"{stream} of {job.id}")
+                    for stream in STREAMS
+                ]
 
-    async def _copy(self, job_id: str, attempt: int, stream: LogStream) -> None:
+    async def _copy(self, job_id: str, attempt: int, stream: LogStream, before: "list[asyncio.Task[None]]") -> None:
+        """What one attempt prints, after all of what the attempts before it printed."""
+        if before:
+            await asyncio.wait(before)
         try:
             async for chunk in self._serai.logs(job_id, stream=stream, attempt=attempt, follow=True):
                 self._screen.raw(chunk, error=stream == "stderr")

@@ -40,12 +40,16 @@ async def logs(agent: "EmbeddedAgent", request: Request, send: Send, alloc_id: s
     kind = b"text/plain" if query.plain else b"application/json"
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
     gone = asyncio.create_task(request.gone(), name="logs-client")
+
+    def over() -> bool:
+        return gone.done() or agent.closing
+
     try:
         directory = agent.alloc_root / alloc_id / "alloc" / "logs"
-        async for chunk in log_reading.read(directory, query, agent.settings.log_heartbeat_s):
-            if gone.done() or agent.closing:
-                return None
+        async for chunk in log_reading.read(directory, query, agent.settings.log_heartbeat_s, over):
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        if over():
+            return None  # cut off: it must not look like a whole log
     finally:
         gone.cancel()
     await send({"type": "http.response.body", "body": b""})

@@ -22,6 +22,8 @@ from .updates import Update
 
 log = logging.getLogger(__name__)
 Report = Callable[[str, list[Update]], None]
+AfterWritten = Callable[[Callable[[], None]], None]
+"""Calls back once all that was reported so far is on disk."""
 
 
 class NodeClient:
@@ -35,6 +37,7 @@ class NodeClient:
         drivers: Mapping[str, Driver],
         alloc_root: Path,
         report: Report,
+        after_written: AfterWritten,
     ) -> None:
         self.node_id = node_id
         self.state = state
@@ -42,6 +45,7 @@ class NodeClient:
         self.drivers = drivers
         self.alloc_root = alloc_root
         self._report = report
+        self._after_written = after_written
         self.runners: dict[str, AllocRunner] = {}
         self.away = False
         """Not heard by the server: it runs on and keeps its news."""
@@ -103,12 +107,11 @@ class NodeClient:
             self._forget(runner.alloc_id)
 
     def _forget(self, alloc_id: str) -> None:
+        """Not ours any more. What its processes left stays until their end is in the journal: an agent that dies in
+        between must find that end again, and not run the task once more."""
         runner = self.runners.pop(alloc_id, None)
-        if runner is None:
-            return
-        for task in runner.tasks.values():
-            if isinstance(task.driver, ProcessDriver):
-                task.driver.forget(task.key)
+        if runner is not None and runner.has_processes:
+            self._after_written(lambda: _forget_processes(runner))
 
     def _remove(self, runner: AllocRunner) -> None:
         """Purged: end it and remove its directory. The server knows it no more, but still hears a (node's) line."""
@@ -146,11 +149,10 @@ class NodeClient:
         if self.away or not self._dirty:
             return
         runners, self._dirty = list(self._dirty.values()), {}
-        updates = [runner.update() for runner in runners]
+        self._report(self.node_id, [runner.update() for runner in runners])
         for runner in runners:
             if runner.is_over and runner.alloc_id not in self._work:
                 self._forget(runner.alloc_id)
-        self._report(self.node_id, updates)
 
     # -- going away and coming back ------------------------------------------------------------------------------------
 
@@ -207,3 +209,9 @@ class NodeClient:
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
+
+
+def _forget_processes(runner: AllocRunner) -> None:
+    for task in runner.tasks.values():
+        if isinstance(task.driver, ProcessDriver):
+            task.driver.forget(task.key)

@@ -7,7 +7,7 @@ import asyncio
 import base64
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,13 +54,15 @@ def start_at(files: list[Path], query: LogQuery) -> tuple[int, int]:
     return (max(len(files) - 1, 0), (sizes[-1] if sizes else 0) + place)
 
 
-async def read(directory: Path, query: LogQuery, heartbeat_s: float) -> AsyncIterator[bytes]:
-    """The bytes of the answer, chunk by chunk; endless when following."""
+async def read(
+    directory: Path, query: LogQuery, heartbeat_s: float, over: Callable[[], bool] = lambda: False
+) -> AsyncIterator[bytes]:
+    """The bytes of the answer, chunk by chunk; endless when following, until `over()`."""
     files = log_files(directory, query.task, query.stream)
     number, offset = start_at(files, query) if files else (0, 0)
     loop = asyncio.get_running_loop()
     last = loop.time()
-    while True:
+    while not over():
         files = log_files(directory, query.task, query.stream)
         if number < len(files):
             data = _chunk(files[number], offset)

@@ -122,8 +122,9 @@ class EmbeddedAgent:
             node_id = known.get(name) or new_id()
             row = fingerprint.node_row(self.settings, node_id, name, self.address.removeprefix("http://"))
             self.clients[node_id] = NodeClient(
-                node_id, self.region.state, self.settings, self._drivers(), self.alloc_root, self._report
-            )
+                node_id, self.region.state, self.settings, self._drivers(), self.alloc_root, self._report,
+                self._after_written,
+            )  # fmt: skip
             if name in known and self.region.state.nodes[node_id].row["Status"] != "ready":
                 nodes.returned(self.region, node_id, row, now)
             else:
@@ -146,6 +147,7 @@ class EmbeddedAgent:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((self.settings.host, port))
+            listener.listen(512)  # at once: two sockets that are only bound may share a port
         except OSError as error:
             listener.close()
             raise AgentError(
@@ -187,14 +189,17 @@ class EmbeddedAgent:
             self._server = None
 
     async def _end_requests(self) -> None:
-        """Streams end by themselves; whatever still waits is cut off."""
+        """Streams and waits end by themselves; followed logs are cut off, and notice it; what is left is cancelled."""
         for waiter in tuple(self._waiters):
-            waiter.cancel()
+            if not waiter.done():
+                waiter.set_result(None)
+        if self._http_state.tasks:
+            await asyncio.wait(tuple(self._http_state.tasks), timeout=0.1)
+        self._cut_connections()
         if self._http_state.tasks:
             await asyncio.wait(tuple(self._http_state.tasks), timeout=0.5)
         for task in tuple(self._http_state.tasks):
             task.cancel()
-        self._cut_connections()
 
     def _cut_connections(self) -> None:
         for connection in tuple(self._http_state.connections):
@@ -305,6 +310,12 @@ class EmbeddedAgent:
         updates.apply(self.region, node_id, reported, self.now())
         self._flush()
 
+    def _after_written(self, then: Callable[[], None]) -> None:
+        """Call back once everything decided so far is in the journal; never when that cannot be written."""
+        self._flush()
+        if self._journal.failed is None:
+            self._journal.append((), then)
+
     def _arm(self) -> None:
         due = self.region.next_due()
         if self._timer is not None:
@@ -342,8 +353,11 @@ class EmbeddedAgent:
         # Let the answer to the call that asked for this out first.
         await asyncio.sleep(0.02)
         self._stop_listening()
-        self._cut_connections()
-        await asyncio.sleep(seconds)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while (left := until - loop.time()) > 0:
+            self._cut_connections()  # again and again: some were just being accepted
+            await asyncio.sleep(min(left, 0.05))
         await self._listen(self._bind(port))
 
     def spawn(self, work: Any, name: str) -> None:

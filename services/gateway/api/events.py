@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Query, Request, Response
-from fastapi.responses import StreamingResponse
 
 from services.gateway import job_view
 from services.gateway.access import Access, Caller
@@ -11,6 +10,7 @@ from services.gateway.api import preferences, routing
 from services.gateway.lookup import Lookup, job_id_of
 from services.gateway.permissions import EventFilter
 from services.gateway.sse import CONTENT_TYPE, Streams
+from shared.runtime.cutting import CuttableResponse
 
 LastEventId = Annotated[
     str | None,
@@ -75,4 +75,4 @@ class EventRoutes:
     async def _stream(self, caller: Caller, wanted: EventFilter, last_id: str | None) -> Response:
         chunks = await self._streams.open(caller, wanted, last_id)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(chunks, media_type=CONTENT_TYPE, headers=headers)
+        return CuttableResponse(chunks, media_type=CONTENT_TYPE, headers=headers)

@@ -2,12 +2,11 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from typing import Annotated, Any, Literal
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
 from fastapi import FastAPI, Query, Request, Response
-from fastapi.responses import StreamingResponse
 
 from services.gateway.access import Access, Caller
 from services.gateway.api import routing
@@ -15,8 +14,11 @@ from services.gateway.api.documents import OutputList
 from services.gateway.changes import Changes
 from services.gateway.job_view import JobView, is_final
 from services.gateway.lookup import Lookup, job_id_of
+from services.gateway.requests import refused_parameter
 from shared.contracts.questions import OutputsAnswer
-from shared.errors import NotFound, Refused
+from shared.errors import NotFound, Refused, Unavailable
+from shared.runtime import cutting
+from shared.runtime.cutting import CuttableResponse
 from shared.runtime.questions import Questions
 
 _OUTPUT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -49,18 +51,25 @@ class FileRoutes:
         stream: Literal["stdout", "stderr"] = "stdout",
         follow: Annotated[bool, Query(description="Go on until the attempt has ended.")] = False,
         tail: Annotated[int | None, Query(ge=0, le=2**40, description="Only the last so many bytes.")] = None,
+        offset: Annotated[
+            int, Query(ge=0, le=2**40, description="Leave out so many bytes: to go on after a break; needs `attempt`.")
+        ] = 0,
         attempt: Attempt = None,
     ) -> Response:  # fmt: skip
-        """What the job wrote. With `follow` it waits for the job to start and goes on to the end of the attempt."""
+        """What the job wrote. With `follow` it waits for the job to start and goes on to the end of the attempt.
+
+        An answer that breaks off (no final chunk) is not whole: ask again with `offset`.
+        """
+        _check_place(offset, tail, attempt)
         caller = await self._access.caller(request)
         view = await self._readable(caller, job_id)
+        place = {"tail": tail, "offset": offset or None}
         chosen: dict[str, Any] = {"stream": stream, "follow": "true" if follow else "false"}
-        if tail is not None:
-            chosen["tail"] = tail
+        chosen |= {name: value for name, value in place.items() if value is not None}
         if attempt is None and view.attempt == 0 and not (follow and not is_final(view)):
             raise NotFound("the job has no attempt yet, so no logs; `follow=true` waits for them", code="not_found")
         chunks = self._log(caller, view.id, attempt, chosen)
-        return StreamingResponse(
+        return CuttableResponse(
             await _started(chunks), media_type="text/plain; charset=utf-8",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", "X-Content-Type-Options": "nosniff"},
         )  # fmt: skip
@@ -113,9 +122,9 @@ class FileRoutes:
                 params = {**chosen, "attempt": attempt or view.attempt}
                 try:
                     if params["attempt"]:
-                        async for chunk in self._monitor.stream(
-                            path, params=params, read_grant=caller.context.read_grant
-                        ):
+                        source = self._monitor.stream(path, params=params, read_grant=caller.context.read_grant)
+                        pieces = cast("AsyncGenerator[bytes]", source)
+                        async for chunk in cutting.until(self._changes.until_closed, pieces):
                             yield chunk
                         return
                 except NotFound:
@@ -124,6 +133,15 @@ class FileRoutes:
                 if is_final(view):
                     return
                 await watcher.wait()
+        raise Unavailable("the gateway is stopping; ask again", retry_after_s=1)
+
+
+def _check_place(offset: int, tail: int | None, attempt: int | None) -> None:
+    """Raises Refused when the place in the log is not one."""
+    if offset and tail is not None:
+        raise refused_parameter("offset", "give either 'offset' or 'tail'")
+    if offset and attempt is None:
+        raise refused_parameter("offset", "counts in the log of one attempt: name it with 'attempt'")
 
 
 async def _started(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -82,6 +82,7 @@ class JobRoutes:
         with self._tracer.span("POST /v1/jobs", kind="server", traceparent=_caller_trace(request)) as span:
             taken = await self._submission.submit(caller, spec, key)
             span.attributes |= {"serai.job_id": str(taken.job_id), "serai.vo": spec.vo}
+            span.job_id = taken.job_id if taken.new else None
         return _answer(taken, 202)
 
     async def put(self, request: Request, job_id: str) -> Response:

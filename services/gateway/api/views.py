@@ -19,7 +19,7 @@ from services.gateway.lookup import Lookup, job_id_of
 from services.gateway.requests import refused_parameter
 from services.gateway.settings import GatewaySettings
 from services.gateway.store import HotRow
-from services.gateway.timeline import Timelines
+from services.gateway.timeline import Timelines, last_verdicts
 from shared import ids
 from shared.contracts.questions import Explanation
 from shared.errors import NotFound, Refused
@@ -123,7 +123,10 @@ class ViewRoutes:
         return routing.json_bytes(orjson.dumps({"job_id": str(view.id), "items": items}))
 
     async def explain(self, request: Request, job_id: str) -> Response:
-        """Why the job is where it is: every site's verdict, and its place in the queue."""
+        """Why the job is where it is: its place in the queue, and every site's verdict, today's where it is queued.
+
+        Of a job that is placed or has ended the verdicts are those of its last placement.
+        """
         caller = await self._access.caller(request)
         view = await self._lookup.view(caller, job_id_of(job_id))
         try:
@@ -133,6 +136,8 @@ class ViewRoutes:
         except NotFound:
             summary = "The job is accepted and on its way to the scheduler."
             explanation = Explanation(state=view.state, summary=summary, job_id=view.id)
+        if not explanation.verdicts and (verdicts := last_verdicts(await self._timelines.of(view))):
+            explanation = explanation.model_copy(update={"verdicts": verdicts})
         return routing.json_bytes(explanation.model_dump_json().encode())
 
     async def trace(self, request: Request, job_id: str) -> Response:

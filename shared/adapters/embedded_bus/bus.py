@@ -12,19 +12,20 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import IO, Any, Final, TypeVar
 
-from shared.adapters.embedded_bus import file
+from shared.adapters.embedded_bus import file, ownership
 from shared.adapters.embedded_bus.bindings import Bindings, Targets
 from shared.adapters.embedded_bus.delivering import Consumer, QueueState
 from shared.adapters.embedded_bus.file import Waiting
+from shared.adapters.embedded_bus.looking import letters
 from shared.adapters.sqlite_writer import Writer, translated
 from shared.contracts import routes
 from shared.contracts.envelope import Message
 from shared.contracts.routes import Queue, Stream, key_matches
 from shared.errors import Misconfigured, NotFound, OutcomeUnknown, Unavailable
 from shared.ports import Clock, DeadLetter, Delivery
-from shared.runtime.clock import micros, moment, system_clock
+from shared.runtime.clock import micros, system_clock
 
 COMMIT_DEADLINE_S: Final = 30.0
 WRITES_LIMIT: Final = 20_000
@@ -45,12 +46,18 @@ class EmbeddedBus:
         cls, path: Path, *, queues: Sequence[Queue] = routes.QUEUES, streams: Sequence[Stream] = routes.STREAMS,
         clock: Clock = system_clock,
     ) -> "EmbeddedBus":  # fmt: skip
-        """Open or make the file. Raises Unavailable when that fails."""
-        raw = await asyncio.to_thread(file.connect, path)
-        return cls(path, raw, Bindings(queues, streams), clock)
+        """Open or make the file. Raises Misconfigured when somebody else has it open, Unavailable when it fails."""
+        lock = ownership.take(path)
+        try:
+            raw = await asyncio.to_thread(file.connect, path)
+            return cls(path, lock, raw, Bindings(queues, streams), clock)
+        except BaseException:
+            lock.close()
+            raise
 
-    def __init__(self, path: Path, raw: sqlite3.Connection, bindings: Bindings, clock: Clock) -> None:
+    def __init__(self, path: Path, lock: IO[str], raw: sqlite3.Connection, bindings: Bindings, clock: Clock) -> None:
         self._name = path.name
+        self._lock = lock
         self._clock = clock
         self._bindings = bindings
         self._raw = raw
@@ -77,6 +84,7 @@ class EmbeddedBus:
         await self._writer.close()
         self._raw.close()
         self._reader.close()
+        self._lock.close()
 
     async def ready(self) -> None:
         self.check()
@@ -153,8 +161,7 @@ class EmbeddedBus:
 
     async def dead_letters(self, queue: Queue, *, limit: int = 100) -> Sequence[DeadLetter]:
         self.check()
-        found = file.dead(self._reader, self._state(queue).queue.name, limit)
-        return [DeadLetter(one.number, queue.name, one.reason, one.message, moment(one.at)) for one in found]
+        return letters(self._reader, self._state(queue).queue, limit)
 
     async def replay_dead_letter(self, queue: Queue, position: int) -> None:
         self.check()
@@ -162,8 +169,7 @@ class EmbeddedBus:
         back = await self._written(lambda raw: file.unbury(raw, queue.name, position))
         if back is None:
             raise NotFound(f"{queue.name} has no dead letter {position}", code="no_dead_letter")
-        state.depth += 1
-        state.come_back([back])
+        state.return_replayed(back)
 
     def _state(self, queue: Queue) -> QueueState:
         try:
@@ -176,9 +182,15 @@ class EmbeddedBus:
     async def read(self, stream: Stream, *, after: int | None) -> AsyncIterator[tuple[int, Message]]:
         if stream.name not in self._stream_readers:
             raise Misconfigured(f"there is no stream {stream.name!r}: see shared/contracts/routes.py")
+        position = after or 0
+        if position > self._position:
+            raise Unavailable(
+                f"the bus {self._name} ends before {position}, where {stream.name} was read before; if its file was "
+                "made anew, the services' databases beside it must be, too",
+                code="stream_too_short",
+            )
         arrived = asyncio.Event()
         self._stream_readers[stream.name].add(arrived)
-        position = after or 0
         try:
             while True:
                 self.check()

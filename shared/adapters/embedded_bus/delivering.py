@@ -39,13 +39,18 @@ class QueueState:
         self._back: list[int] = []
         self._later = list(retries)
         heapq.heapify(self._later)
-        self._consumers: set[Consumer] = set()
+        self._consumers: list[Consumer] = []
 
     def join(self, consumer: "Consumer") -> None:
-        self._consumers.add(consumer)
+        self._consumers.append(consumer)
 
     def leave(self, consumer: "Consumer") -> None:
-        self._consumers.discard(consumer)
+        self._consumers.remove(consumer)
+        self.wake()
+
+    def serves(self, consumer: "Consumer") -> bool:
+        """Whether this consumer gets deliveries now; of a single-active queue's, only the longest there does."""
+        return not self.queue.single_active or self._consumers[0] is consumer
 
     def wake(self) -> None:
         """Something changed: let consumers look."""
@@ -55,6 +60,13 @@ class QueueState:
     def come_back(self, positions: list[int]) -> None:
         """Hand these out again, before anything newer."""
         for position in positions:
+            heapq.heappush(self._back, position)
+        self.wake()
+
+    def return_replayed(self, position: int) -> None:
+        """A dead letter waits again; what is not behind us yet will be found in its turn."""
+        self.depth += 1
+        if position <= self._behind:
             heapq.heappush(self._back, position)
         self.wake()
 
@@ -109,13 +121,13 @@ class Consumer:
         positions = list(self._unsettled)
         self._unsettled.clear()
         self._ready.clear()
-        self._state.leave(self)
         if positions:
             self._ledger.let_go(self._state.queue.name, positions)
             self._state.come_back(positions)
+        self._state.leave(self)
 
     async def _fetch(self) -> int:
-        free = self._prefetch - len(self._unsettled)
+        free = self._prefetch - len(self._unsettled) if self._state.serves(self) else 0
         found = self._state.take(free) if free > 0 else []
         deliveries = [EmbeddedDelivery(self, position, attempt, message) for position, attempt, message in found]
         self._unsettled.update((delivery.position, delivery) for delivery in deliveries)
@@ -125,9 +137,9 @@ class Consumer:
         return len(found)
 
     async def _sleep(self) -> None:
-        full = len(self._unsettled) >= self._prefetch
+        idle = len(self._unsettled) >= self._prefetch or not self._state.serves(self)
         try:
-            async with asyncio.timeout(None if full else self._state.next_due_s()):
+            async with asyncio.timeout(None if idle else self._state.next_due_s()):
                 await self.changed.wait()
         except TimeoutError:
             return

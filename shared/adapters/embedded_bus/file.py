@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import orjson
 
+from shared.adapters.embedded_bus.ownership import make_private
 from shared.contracts.envelope import Message
 from shared.errors import Unavailable
 
@@ -53,7 +54,7 @@ class Dead(NamedTuple):
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection in autocommit mode; the first one makes the schema. Raises Unavailable."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path)
         raw = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256)
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "temp_store=MEMORY"):
             raw.execute(f"PRAGMA {pragma}")
@@ -62,7 +63,9 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         else:
             raw.executescript(_SCHEMA)
     except (OSError, sqlite3.Error) as error:
-        raise Unavailable(f"cannot open the bus {path}: {error}", code="bus_failed") from error
+        busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+        mend = "; another program (a database shell, a backup) holds it: end that" if busy else ""
+        raise Unavailable(f"cannot open the bus {path}: {error}{mend}", code="bus_failed") from error
     return raw
 
 

@@ -6,23 +6,26 @@ a call that finds no connection makes one or raises Unavailable.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
+from aio_pika.abc import AbstractIncomingMessage
+
 from shared.adapters.rabbitmq import dead_letters, topology, wire
-from shared.adapters.rabbitmq.connections import CALL_S, Link, close_channel, translated
+from shared.adapters.rabbitmq.connections import CALL_S, Link, close_channel
 from shared.adapters.rabbitmq.consuming import Inbox, Subscription
+from shared.adapters.rabbitmq.failures import translated
 from shared.adapters.rabbitmq.publishing import Parcel, Publisher
 from shared.contracts import routes
 from shared.contracts.envelope import Message
-from shared.contracts.routes import DEAD_LETTERS_EXCHANGE, Queue, Stream
+from shared.contracts.routes import DEAD_LETTERS_EXCHANGE, RETRY_EXCHANGE, Access, Queue, Stream
 from shared.errors import NotFound, Unavailable
 from shared.ports import Clock, DeadLetter, Delivery
 from shared.runtime.clock import system_clock
 
 STREAM_PREFETCH: Final = 256
+PROOF_S: Final = 3.0
 STREAM_CREDIT: Final = 64
 """So many messages of a stream are acknowledged at once, which lets the broker send as many more."""
 
@@ -32,11 +35,15 @@ class AmqpBus:
 
     @classmethod
     async def open(
-        cls, url: str, *, queues: Sequence[Queue] = routes.QUEUES, streams: Sequence[Stream] = routes.STREAMS,
-        ladder_s: Sequence[float] = topology.LADDER_S, clock: Clock = system_clock,
+        cls, url: str, *, access: Access = routes.EVERYTHING, ladder_s: Sequence[float] = topology.LADDER_S,
+        clock: Clock = system_clock,
     ) -> "AmqpBus":  # fmt: skip
-        """Connect and look whether everything is there. Raises Unavailable, Misconfigured."""
-        bus = cls(url, queues, streams, ladder_s, clock)
+        """Connect and look whether everything is there that `access` names. Raises Unavailable, Misconfigured.
+
+        A user of the broker that may only do what its service does must be opened with that service's
+        `routes.ACCESS`: from 4.3 on a broker refuses even a look at anything else.
+        """
+        bus = cls(url, access, ladder_s, clock)
         try:
             await bus.ready()
         except BaseException:
@@ -44,17 +51,14 @@ class AmqpBus:
             raise
         return bus
 
-    def __init__(
-        self, url: str, queues: Sequence[Queue], streams: Sequence[Stream], ladder_s: Sequence[float], clock: Clock
-    ) -> None:
-        self._queues = tuple(queues)
-        self._streams = tuple(streams)
+    def __init__(self, url: str, access: Access, ladder_s: Sequence[float], clock: Clock) -> None:
+        self._access = access
         self._ladder_s = tuple(ladder_s)
         self._clock = clock
         self._publishing = Link(url, "serai publish")
         self._consuming = Link(url, "serai consume")
         self._publisher = Publisher(self._publishing)
-        self._unsettled: Counter[str] = Counter()
+        self._subscriptions: set[Subscription] = set()
         self._closed = False
 
     async def close(self) -> None:
@@ -65,8 +69,11 @@ class AmqpBus:
 
     async def ready(self) -> None:
         self._check()
+        await self._publishing.check_unblocked()
         async with self._consuming.channel("look at the topology") as channel, asyncio.timeout(CALL_S):
-            for name in (*(queue.name for queue in self._queues), *(stream.name for stream in self._streams)):
+            for name in topology.exchanges_of(self._access):
+                await channel.declare_exchange(name, passive=True)
+            for name in topology.queues_of(self._access):
                 await channel.declare_queue(name, passive=True)
 
     # -- publishing -----------------------------------------------------------------------------------------------
@@ -79,7 +86,8 @@ class AmqpBus:
     async def park(self, queue: Queue, message: Message, attempt: int, after_s: float) -> None:
         """Put a copy on the retry ladder; it goes back to the queue by itself."""
         rung = topology.rung_of(queue, topology.rung_for(self._ladder_s, after_s))
-        await self._publisher.publish([Parcel("", rung, self._publisher.pack(message, serai_attempt=str(attempt)))])
+        parcel = self._publisher.pack(message, serai_attempt=str(attempt))
+        await self._publisher.publish([Parcel(RETRY_EXCHANGE, rung, parcel)])
 
     async def set_aside(self, queue: Queue, message: Message, attempt: int, reason: str) -> None:
         """Put a copy with the reason into the stream of dead letters."""
@@ -97,10 +105,12 @@ class AmqpBus:
             channel = await self._consuming.open_channel()
             inbox = Inbox(channel, where, queue.name)
             await inbox.start(queue.name, prefetch)
-        subscription = Subscription(queue, inbox, self, where, lambda change: self._count(queue, change))
+        subscription = Subscription(queue, inbox, self, where)
+        self._subscriptions.add(subscription)
         try:
             yield subscription
         finally:
+            self._subscriptions.discard(subscription)
             subscription.close()
             await close_channel(channel)
 
@@ -110,10 +120,8 @@ class AmqpBus:
         names = (queue.name, *(topology.rung_of(queue, wait_s) for wait_s in self._ladder_s))
         async with self._consuming.channel("count") as channel, asyncio.timeout(CALL_S):
             found = [await channel.declare_queue(name, passive=True) for name in names]
-        return sum(one.declaration_result.message_count or 0 for one in found) + self._unsettled[queue.name]
-
-    def _count(self, queue: Queue, change: int) -> None:
-        self._unsettled[queue.name] += change
+        ready = sum(one.declaration_result.message_count or 0 for one in found)
+        return ready + sum(one.unsettled for one in self._subscriptions if one.queue.name == queue.name)
 
     async def dead_letters(self, queue: Queue, *, limit: int = 100) -> Sequence[DeadLetter]:
         self._check()
@@ -126,7 +134,7 @@ class AmqpBus:
         letter = next((one for one in found if one.position == position), None)
         if letter is None:
             raise NotFound(f"{queue.name} has no dead letter {position}", code="no_dead_letter")
-        await self._publisher.publish([Parcel("", queue.name, self._publisher.pack(letter.message))])
+        await self._publisher.publish([Parcel(RETRY_EXCHANGE, queue.name, self._publisher.pack(letter.message))])
         await dead_letters.strike_out(letter, self._publisher)
 
     # -- streams --------------------------------------------------------------------------------------------------
@@ -137,12 +145,11 @@ class AmqpBus:
         async with translated(where, f"read {stream.name}"):
             channel = await self._consuming.open_channel()
             inbox = Inbox(channel, where, stream.name)
-            start: str | int = "first" if after is None else after + 1
-            await inbox.start(stream.name, STREAM_PREFETCH, {"x-stream-offset": start})
+            await inbox.start(stream.name, STREAM_PREFETCH, {"x-stream-offset": "first" if after is None else after})
         seen = 0
         try:
             while True:
-                came = await inbox.next()
+                came = await (inbox.next() if seen or after is None else _proof(inbox, stream, after, where))
                 offset = wire.offset(came)
                 if after is None or offset > after:
                     yield offset, wire.unpacked(came)
@@ -156,3 +163,19 @@ class AmqpBus:
     def _check(self) -> None:
         if self._closed:
             raise Unavailable("the bus is closed", code="bus_closed")
+
+
+async def _proof(inbox: Inbox, stream: Stream, after: int, where: str) -> AbstractIncomingMessage:
+    """The message at offset `after`, or a later one when that has been aged out: a stream that we read before has it.
+
+    A stream that was made anew has neither, and would be waited on in silence until it is as long again.
+    """
+    try:
+        async with asyncio.timeout(PROOF_S):
+            return await inbox.next()
+    except TimeoutError:
+        raise Unavailable(
+            f"{where}: the stream {stream.name} shows nothing at offset {after} or behind it, where we have read "
+            "before; if it was made anew, our kept offset must be forgotten (docs/rabbitmq.md)",
+            code="stream_too_short",
+        ) from None

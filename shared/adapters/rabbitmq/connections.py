@@ -1,4 +1,4 @@
-"""One connection to the broker, opened when needed, and aio-pika's many failures as the port's few.
+"""One connection to the broker, opened when needed, and its few errands.
 
 Plain connections on purpose, not aio-pika's robust ones: the platform's tasks try again themselves (`supervise`), and
 one layer retries. A robust connection would also restart a stream from its first offset and forget return callbacks.
@@ -12,15 +12,16 @@ from typing import Final
 import aio_pika
 from aio_pika import exceptions
 from aio_pika.abc import AbstractChannel, AbstractConnection
-from yarl import URL
 
-from shared.errors import Misconfigured, Unavailable
+from shared.adapters.rabbitmq.addresses import address
+from shared.adapters.rabbitmq.failures import translated
+from shared.errors import Unavailable
 
 CONNECT_S: Final = 5.0
-HEARTBEAT_S: Final = 10
-"""A dead peer is noticed after about three times as long."""
-CLOSE_S: Final = 5.0
+CLOSE_S: Final = 2.0
 CALL_S: Final = 10.0
+BLOCKED_S: Final = 0.5
+"""An alarm that is over within this is not worth an error."""
 
 
 class Link:
@@ -28,9 +29,9 @@ class Link:
     stops the connections that publish, and consumers must go on draining it."""
 
     def __init__(self, url: str, name: str) -> None:
-        given = URL(url)
-        self._url = given if "heartbeat" in given.query else given.update_query(heartbeat=str(HEARTBEAT_S))
-        self.where = f"RabbitMQ at {given.host}:{given.port or 5672}"
+        """Raises Misconfigured for an address that cannot work."""
+        self._address = address(url)
+        self.where = self._address.where
         self._name = name
         self._connection: AbstractConnection | None = None
         self._connecting = asyncio.Lock()
@@ -38,14 +39,23 @@ class Link:
     async def open_channel(self, *, returns: bool = False) -> AbstractChannel:
         """A fresh channel with confirms, on a connection that is made if there is none. The caller closes it."""
         async with self._connecting:
-            if self._connection is None or self._connection.is_closed:
+            if not self._alive():
                 self._connection = await aio_pika.connect(
-                    self._url, timeout=CONNECT_S, client_properties={"connection_name": self._name}
-                )
-        channel = self._connection.channel(on_return_raises=returns)
+                    self._address.url, timeout=CONNECT_S, client_properties={"connection_name": self._name},
+                    ssl_context=self._address.tls,
+                )  # fmt: skip
+            assert self._connection is not None
+            channel = self._connection.channel(on_return_raises=returns)
         async with asyncio.timeout(CALL_S):
             await channel.initialize()
         return channel
+
+    def _alive(self) -> bool:
+        """Whether there is a connection. aio-pika's own is told late, or never, when the one below it has died."""
+        connection = self._connection
+        if connection is None or connection.is_closed or connection.transport is None:
+            return False
+        return not connection.transport.connection.is_closed
 
     @asynccontextmanager
     async def channel(self, doing: str) -> AsyncIterator[AbstractChannel]:
@@ -57,6 +67,22 @@ class Link:
             finally:
                 await close_channel(channel)
 
+    async def check_unblocked(self) -> None:
+        """Raise Unavailable while the broker takes nothing in from this connection (its memory or disk alarm)."""
+        if not self._alive():
+            return
+        assert self._connection is not None and self._connection.transport is not None
+        try:
+            async with asyncio.timeout(BLOCKED_S):
+                await self._connection.transport.ready()
+        except TimeoutError:
+            raise Unavailable(
+                f"{self.where} takes no messages: its memory or disk alarm is on; free some, or raise its limit "
+                "(rabbitmq-diagnostics alarms)",
+                code="bus_blocked",
+                retry_after_s=5.0,
+            ) from None
+
     async def close(self) -> None:
         """Close the connection; what is unsettled on it goes back."""
         connection, self._connection = self._connection, None
@@ -65,7 +91,7 @@ class Link:
         try:
             async with asyncio.timeout(CLOSE_S):
                 await connection.close()
-        except (exceptions.AMQPError, OSError, RuntimeError, TimeoutError):
+        except (*exceptions.CONNECTION_EXCEPTIONS, TimeoutError):
             return  # the broker is gone, and the connection with it
 
 
@@ -76,32 +102,5 @@ async def close_channel(channel: AbstractChannel) -> None:
     try:
         async with asyncio.timeout(CLOSE_S):
             await channel.close()
-    except (exceptions.AMQPError, OSError, RuntimeError, TimeoutError):
+    except (*exceptions.CONNECTION_EXCEPTIONS, TimeoutError):
         return  # it died meanwhile: closed is closed
-
-
-@asynccontextmanager
-async def translated(where: str, doing: str) -> AsyncIterator[None]:
-    """Failures of the client library as Misconfigured (an operator must act) or Unavailable (try again)."""
-    try:
-        yield
-    except exceptions.PublishError as error:
-        raise Misconfigured(
-            f"{where}: nothing is bound to what was published ({error}): see shared/contracts/routes.py, and run "
-            "'declare' once",
-            code="unroutable",
-        ) from error
-    except exceptions.DeliveryError as error:
-        raise Unavailable(f"{where} refused a message: a queue is full", code="queue_full") from error
-    except (exceptions.ChannelNotFoundEntity, exceptions.ChannelPreconditionFailed) as error:
-        raise Misconfigured(f"{where}: {error}; its topology is another: run 'declare' once") from error
-    except exceptions.AuthenticationError as error:
-        raise Misconfigured(f"{where} does not accept our credentials: {error}") from error
-    except (exceptions.AMQPError, exceptions.ChannelInvalidStateError, OSError, TimeoutError) as error:
-        raise Unavailable(f"{where} does not answer ({doing}): {error!r}", code="bus_away") from error
-    except asyncio.CancelledError as error:
-        # aiormq cancels waiting calls when it gives up a stuck connection, though nobody cancelled the task.
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise Unavailable(f"{where} went silent ({doing})", code="bus_away") from error

@@ -9,7 +9,8 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from pamqp.common import FieldTable
 
 from shared.adapters.rabbitmq import wire
-from shared.adapters.rabbitmq.connections import CALL_S, translated
+from shared.adapters.rabbitmq.connections import CALL_S
+from shared.adapters.rabbitmq.failures import translated
 from shared.contracts.envelope import Message
 from shared.contracts.routes import Queue
 from shared.errors import Unavailable
@@ -29,9 +30,9 @@ class Inbox:
         """Subscribe. Raises what aio-pika raises."""
         async with asyncio.timeout(CALL_S):
             await self._channel.set_qos(prefetch_count=prefetch)
-            self._channel.close_callbacks.add(self._end)
+            self._channel.close_callbacks.add(self.end)
             underlay = await self._channel.get_underlay_channel()
-            underlay.on_consumer_cancel_callbacks.add(self._end)
+            underlay.on_consumer_cancel_callbacks.add(self.end)
             queue = await self._channel.get_queue(name, ensure=True)
             await queue.consume(self._take, arguments=arguments)
 
@@ -44,11 +45,17 @@ class Inbox:
             await self._changed.wait()
         return self._came.popleft()
 
+    @property
+    def waiting(self) -> int:
+        """What came and nobody has asked for yet."""
+        return len(self._came)
+
     async def _take(self, message: AbstractIncomingMessage) -> None:
         self._came.append(message)
         self._changed.set()
 
-    def _end(self, *_: object) -> None:
+    def end(self, *_: object) -> None:
+        """Nothing more comes; what came and was not asked for goes back with the channel."""
         self.ended = True
         self._came.clear()
         self._changed.set()
@@ -64,45 +71,45 @@ class Elsewhere(Protocol):
 class Subscription:
     """The iterator behind `MessageBus.consume`."""
 
-    def __init__(self, queue: Queue, inbox: Inbox, elsewhere: Elsewhere, where: str, count: Callable[[int], None]):
-        self._queue = queue
+    def __init__(self, queue: Queue, inbox: Inbox, elsewhere: Elsewhere, where: str) -> None:
+        self.queue = queue
         self._inbox = inbox
         self._elsewhere = elsewhere
         self._where = where
-        self._count = count
-        self._unsettled = 0
+        self._taken = 0
+
+    @property
+    def unsettled(self) -> int:
+        """What the broker has sent and we have not settled."""
+        return self._taken + self._inbox.waiting
 
     def __aiter__(self) -> "Subscription":
         return self
 
     async def __anext__(self) -> "AmqpDelivery":
         came = await self._inbox.next()
-        self._unsettled += 1
-        self._count(1)
+        self._taken += 1
         return AmqpDelivery(self, came)
 
     def close(self) -> None:
         """The channel is closed: the broker gives everything unsettled to the next consumer."""
-        self._inbox.ended = True
-        self._count(-self._unsettled)
-        self._unsettled = 0
+        self._inbox.end()
 
     async def settle(self, came: AbstractIncomingMessage, first: Callable[[], Awaitable[None]] | None) -> None:
         """Acknowledge, after `first` has put a copy where it belongs: a crash in between repeats, never loses."""
         if self._inbox.ended:
-            raise Unavailable(f"{self._where}: the consumer of {self._queue.name} is gone", code="bus_away")
+            raise Unavailable(f"{self._where}: the consumer of {self.queue.name} is gone", code="bus_away")
         if first is not None:
             await first()
         async with translated(self._where, "acknowledge"):
             await came.ack()
-        self._unsettled -= 1
-        self._count(-1)
+        self._taken -= 1
 
     async def park(self, message: Message, attempt: int, after_s: float) -> None:
-        await self._elsewhere.park(self._queue, message, attempt, after_s)
+        await self._elsewhere.park(self.queue, message, attempt, after_s)
 
     async def set_aside(self, message: Message, attempt: int, reason: str) -> None:
-        await self._elsewhere.set_aside(self._queue, message, attempt, reason)
+        await self._elsewhere.set_aside(self.queue, message, attempt, reason)
 
 
 class AmqpDelivery:

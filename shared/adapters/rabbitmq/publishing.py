@@ -12,12 +12,15 @@ from aiormq.abc import ConfirmationFrameType
 from pamqp.commands import Basic
 
 from shared.adapters.rabbitmq import wire
-from shared.adapters.rabbitmq.connections import Link, close_channel, translated
+from shared.adapters.rabbitmq.connections import Link, close_channel
+from shared.adapters.rabbitmq.failures import translated
 from shared.contracts.envelope import Message
 from shared.errors import Unavailable
 
 CONFIRM_S: Final = 10.0
 """A broker that does not confirm within this is as good as away: the outcome is unknown, and doubles are harmless."""
+LOOK_S: Final = 1.0
+"""How often a publisher that waits looks whether the broker has blocked it."""
 IN_FLIGHT: Final = 256
 
 
@@ -45,11 +48,14 @@ class Publisher:
     async def publish(self, parcels: Sequence[Parcel]) -> None:
         """Return when the broker has confirmed them all. Raises Unavailable, Misconfigured."""
         async with translated(self._link.where, "publish"):
+            await self._link.check_unblocked()
             channel = await self._open()
             try:
                 for start in range(0, len(parcels), IN_FLIGHT):
                     await self._publish_some(channel, parcels[start : start + IN_FLIGHT])
-            except (TimeoutError, asyncio.CancelledError):
+            except exceptions.DeliveryError:
+                raise  # the broker's answer: the channel is as good as before
+            except BaseException:
                 await self._drop(channel)
                 raise
 
@@ -59,8 +65,14 @@ class Publisher:
             await self._drop(self._channel)
 
     async def _publish_some(self, channel: AbstractChannel, parcels: Sequence[Parcel]) -> None:
-        async with asyncio.timeout(CONFIRM_S):
-            ends = await asyncio.gather(*(_one(channel, parcel) for parcel in parcels), return_exceptions=True)
+        sending = asyncio.gather(*(_one(channel, parcel) for parcel in parcels), return_exceptions=True)
+        try:
+            async with asyncio.timeout(CONFIRM_S):
+                while not (await asyncio.wait([sending], timeout=LOOK_S))[0]:
+                    await self._link.check_unblocked()
+        finally:
+            sending.cancel()
+        ends = sending.result()
         failures = [end for end in ends if isinstance(end, BaseException)]
         if failures:
             raise min(failures, key=lambda failure: not isinstance(failure, exceptions.PublishError))
@@ -82,8 +94,6 @@ class Publisher:
 
 
 async def _one(channel: AbstractChannel, parcel: Parcel) -> ConfirmationFrameType | None:
-    exchange = (
-        await channel.get_exchange(parcel.exchange, ensure=False) if parcel.exchange else channel.default_exchange
-    )
+    exchange = await channel.get_exchange(parcel.exchange, ensure=False)
     confirmed = await exchange.publish(parcel.message, parcel.key, mandatory=True)
     return cast(ConfirmationFrameType | None, confirmed)

@@ -13,7 +13,7 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,6 +26,7 @@ SCRIPT: Final = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """Debian's `rabbitmq-server` package; elsewhere the script is found on PATH."""
 READY_S: Final = 60.0
 STOP_S: Final = 15.0
+CTL_S: Final = 30.0
 _PORTS: Final = range(21_000, 32_000)
 """Below the ports that Linux gives to outgoing connections, so that nobody gets ours in between."""
 
@@ -63,23 +64,27 @@ class _Ports:
 class ThrowAway:
     """One broker in one folder. `kill` and `restart` are for tests: the same folder and ports, hence the same data."""
 
-    def __init__(self, script: Path, folder: Path, ports: _Ports) -> None:
+    def __init__(self, script: Path, folder: Path, ports: _Ports, settings: Sequence[str]) -> None:
         self.url = f"amqp://guest:guest@127.0.0.1:{ports.amqp}/"
         self.port = ports.amqp
         self._script = script
         self._folder = folder
         self._ports = ports
+        self._settings = tuple(settings)
         self._processes: list[asyncio.subprocess.Process] = []
 
     @classmethod
-    async def start(cls, folder: Path) -> "ThrowAway":
-        """Start and wait until it serves. Raises Misconfigured, Unavailable."""
+    async def start(cls, folder: Path, settings: Sequence[str] = ()) -> "ThrowAway":
+        """Start and wait until it serves; `settings` are further lines of rabbitmq.conf.
+
+        Raises Misconfigured, Unavailable.
+        """
         script = installed()
         if script is None:
             raise Misconfigured(
                 "no RabbitMQ is installed: 'apt-get install rabbitmq-server', or set AMQP_URL to one that runs"
             )
-        made = cls(script, folder, _Ports(*_free_ports(3)))
+        made = cls(script, folder, _Ports(*free_ports(3)), settings)
         made._write_settings()
         await made.restart()
         return made
@@ -106,6 +111,24 @@ class ThrowAway:
     async def kill(self) -> None:
         """End it without warning, as `kill -9` or a power cut would."""
         await self._end(signal.SIGKILL)
+
+    async def ctl(self, *arguments: str) -> str:
+        """What `rabbitmqctl` with these arguments prints. Raises Unavailable when it fails."""
+        process = await asyncio.create_subprocess_exec(
+            str(self._script.with_name("rabbitmqctl")), "--quiet", *arguments, env=self._environment(),
+            cwd=self._folder, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(CTL_S):
+                said = (await process.communicate())[0].decode(errors="replace")
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            raise
+        if process.returncode:
+            raise Unavailable(f"rabbitmqctl {arguments[0]} failed:\n{said}")
+        return said
 
     async def _spawn(self, log: str, environment: dict[str, str], *command: str) -> None:
         with (self._folder / log).open("ab") as output:
@@ -154,6 +177,7 @@ class ThrowAway:
             "vm_memory_high_watermark.absolute = 1GB\n"
             "raft.wal_max_size_bytes = 33554432\n"
             "log.console = true\nlog.console.level = warning\nlog.file = false\n"
+            + "".join(f"{line}\n" for line in self._settings)
         )
         (self._folder / "rabbitmq-env.conf").write_text("")
         (self._folder / "enabled_plugins").write_text("[].\n")
@@ -178,7 +202,8 @@ class ThrowAway:
         }
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """So many loopback ports that nobody listens on. Raises Unavailable."""
     found: list[int] = []
     for port in random.sample(_PORTS, 200):
         with socket.socket() as probe:

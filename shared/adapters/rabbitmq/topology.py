@@ -2,7 +2,7 @@
 
 Per queue Q: a quorum queue Q; `Q.retry.<n>s`, one per rung of the retry ladder, whose messages go back to Q when
 their time is up; and a stream `Q.dead` of what was set aside. Works on 3.10 to 4.x without plugins or policies: every
-limit is an argument.
+limit is an argument. Nothing goes through the default exchange: who may write there may write into every queue.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from aio_pika.abc import AbstractChannel
 
 from shared.adapters.rabbitmq.connections import Link
 from shared.contracts import routes
-from shared.contracts.routes import DEAD_LETTERS_EXCHANGE, Queue, Stream
+from shared.contracts.routes import DEAD_LETTERS_EXCHANGE, RETRY_EXCHANGE, Access, Queue, Stream
 
 LADDER_S: Final[tuple[float, ...]] = (5.0, 30.0, 300.0)
 """Waits of the retry ladder in seconds. One queue each: a message waits behind those before it in its queue."""
@@ -25,19 +25,19 @@ SEGMENT_BYTES: Final = 50_000_000
 
 async def declare(
     url: str, *, queues: Sequence[Queue] = routes.QUEUES, streams: Sequence[Stream] = routes.STREAMS,
-    ladder_s: Sequence[float] = LADDER_S,
+    ladder_s: Sequence[float] = LADDER_S, delivery_limit: int = DELIVERY_LIMIT,
 ) -> None:  # fmt: skip
     """Make exchanges, queues and streams; changes nothing where they are as they should be.
 
-    Raises Misconfigured when one exists with other arguments (remove it once it is drained, then declare again),
-    Unavailable when the broker does not answer.
+    Raises Misconfigured when one exists with other arguments (remove it once it is drained, then declare again) or
+    the user may not configure, Unavailable when the broker does not answer.
     """
     link = Link(url, "serai declare")
     try:
         async with link.channel("declare the topology") as channel:
             await _declare_exchanges(channel, queues, streams)
             for queue in queues:
-                await _declare_queue(channel, queue, ladder_s)
+                await _declare_queue(channel, queue, ladder_s, delivery_limit)
             for stream in streams:
                 made = await channel.declare_queue(stream.name, durable=True, arguments=_stream(stream.max_age_s))
                 for key in stream.keys:
@@ -61,26 +61,50 @@ def dead_of(queue: Queue) -> str:
     return f"{queue.name}.dead"
 
 
+def exchanges_of(access: Access) -> tuple[str, ...]:
+    """The exchanges that this access writes to."""
+    beside = (RETRY_EXCHANGE, DEAD_LETTERS_EXCHANGE) if access.consumes or access.keeps_dead else ()
+    return (*dict.fromkeys(exchange for exchange, _ in access.publishes), *beside)
+
+
+def queues_of(access: Access) -> tuple[str, ...]:
+    """The queues and streams that this access reads."""
+    return (
+        *(queue.name for queue in access.consumes),
+        *(stream.name for stream in access.reads),
+        *(dead_of(queue) for queue in access.keeps_dead),
+    )
+
+
 async def _declare_exchanges(channel: AbstractChannel, queues: Sequence[Queue], streams: Sequence[Stream]) -> None:
     for name in sorted({queue.exchange for queue in queues} | {stream.exchange for stream in streams}):
         await channel.declare_exchange(name, "topic", durable=True)
-    await channel.declare_exchange(DEAD_LETTERS_EXCHANGE, "direct", durable=True)
+    for name in (DEAD_LETTERS_EXCHANGE, RETRY_EXCHANGE):
+        await channel.declare_exchange(name, "direct", durable=True)
 
 
-async def _declare_queue(channel: AbstractChannel, queue: Queue, ladder_s: Sequence[float]) -> None:
+async def _declare_queue(
+    channel: AbstractChannel, queue: Queue, ladder_s: Sequence[float], delivery_limit: int
+) -> None:
     dead = await channel.declare_queue(dead_of(queue), durable=True, arguments=_stream(DEAD_MAX_AGE_S))
     await dead.bind(DEAD_LETTERS_EXCHANGE, queue.name)
     made = await channel.declare_queue(
         queue.name,
         durable=True,
-        arguments=_quorum(queue, DEAD_LETTERS_EXCHANGE) | {"x-delivery-limit": DELIVERY_LIMIT},
+        arguments=_quorum(queue, DEAD_LETTERS_EXCHANGE)
+        | {"x-delivery-limit": delivery_limit}
+        | ({"x-single-active-consumer": True} if queue.single_active else {}),
     )
     for key in queue.keys:
         await made.bind(queue.exchange, key)
+    await made.bind(RETRY_EXCHANGE, queue.name)
     for wait_s in ladder_s:
-        await channel.declare_queue(
-            rung_of(queue, wait_s), durable=True, arguments=_quorum(queue, "") | {"x-message-ttl": int(wait_s * 1000)}
+        rung = await channel.declare_queue(
+            rung_of(queue, wait_s),
+            durable=True,
+            arguments=_quorum(queue, RETRY_EXCHANGE) | {"x-message-ttl": int(wait_s * 1000)},
         )
+        await rung.bind(RETRY_EXCHANGE, rung.name)
 
 
 def _quorum(queue: Queue, dead_letters_to: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -213,3 +215,20 @@ async def test_gc(tmp_path: Path) -> None:
         await until_alloc(client, "job-1", "complete")
         await fault(client, "gc")
         assert (await client.get("/v1/jobs")).json() == []
+
+
+async def test_a_connection_that_was_just_being_opened_is_reset_with_the_others(tmp_path: Path) -> None:
+    async with running(tmp_path) as (agent, _):
+        loop = asyncio.get_running_loop()
+        await agent.inject("refuse-connections", seconds=10)
+        await asyncio.sleep(0)
+        host, _, port = agent.address.removeprefix("http://").partition(":")
+        late = socket.create_connection((host, int(port)))
+        time.sleep(0.05)  # noqa: ASYNC251 - so that the loop meets the connection and the end of the pause at once
+        late.setblocking(False)
+        with late:
+            async with asyncio.timeout(3):
+                try:
+                    assert await loop.sock_recv(late, 1) == b""
+                except ConnectionError:
+                    return

@@ -4,9 +4,14 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from services.embedded.agent.drivers.process import SCRIPT
 from tests.unit.agent.builders import job, process_end, raw, register, running, until, until_alloc
 
 
@@ -192,3 +197,38 @@ async def test_several_agents_share_one_loop(tmp_path: Path) -> None:
             return str(alloc["NodeName"])
 
     assert await asyncio.gather(*(one(f"site-{letter}") for letter in "abc")) == ["site-a", "site-b", "site-c"]
+
+
+async def test_the_note_of_an_end_stays_until_the_end_is_in_the_journal(tmp_path: Path) -> None:
+    """An agent killed in between would find neither, and would run the task a second time."""
+    notes, journal = tmp_path / "run", tmp_path / "state" / "journal-0.ndjson"
+    async with running(tmp_path) as (_, client):
+        for number in range(20):
+            await register(client, raw("true", f"job-{number}"))
+            async with asyncio.timeout(5):
+                while not list(notes.glob("*.exit")):
+                    await asyncio.sleep(0)
+                while list(notes.glob("*.exit")):
+                    await asyncio.sleep(0)
+            assert journal.read_text().count('"All tasks have completed"') >= number + 1
+
+
+LEAVES = """
+import socket, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import executor
+leaving = executor.Executor(Path(sys.argv[2]))
+agent = socket.socket(socket.AF_UNIX)
+if sys.argv[3] == "comes":
+    agent.connect("executor.sock")
+print(leaving.may_leave(), Path("executor.sock").exists())
+"""
+
+
+@pytest.mark.parametrize(("agent", "leaves"), [("comes", "False"), ("stays away", "True")])
+def test_an_executor_does_not_leave_an_agent_that_has_just_connected(agent: str, leaves: str, tmp_path: Path) -> None:
+    """Its order to start a task would be lost, and the task would fail for nothing."""
+    words = [sys.executable, "-c", LEAVES, str(SCRIPT.parent), str(tmp_path), agent]
+    said = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True).stdout
+    assert said.split() == [leaves, "False"], "either way nobody finds its address any more"

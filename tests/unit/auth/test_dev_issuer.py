@@ -12,11 +12,15 @@ from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
 from services.auth import dev_issuer, wiring
 from services.auth.demo_users import BIO, CLIMATE
 from services.auth.dev_issuer import DEMO_GRANT, DEMO_USERS, DevIssuerSettings, demo_token, trusted_as
+from services.auth.dev_tokens import Mode
 from services.auth.settings import AuthSettings
-from shared.adapters.sqlite import open_store
+from services.embedded.folder import next_free_port
 from shared.errors import Misconfigured, NotFound
+from shared.runtime.serving import HttpServer
 from shared.runtime.telemetry import Tracer
 from tests.builders import TestClock
+from tests.stores import open_store
+from tests.unit.auth.world import auth
 
 pytestmark = pytest.mark.fast
 URL = "http://127.0.0.1:8081"
@@ -60,6 +64,7 @@ async def test_demo_users_become_principals_with_their_roles(tmp_path: Path) -> 
         "alice": ({CLIMATE: "manager", BIO: "member"}, []),
         "bob": ({BIO: "member", CLIMATE: "observer"}, []),
         "olga": ({}, ["site-operator"]),
+        "ada": ({}, ["admin"]),
     }
 
 
@@ -107,7 +112,9 @@ async def test_an_unknown_demo_user_is_told_the_known_ones(tmp_path: Path) -> No
     with pytest.raises(NotFound, match="alice, bob, olga"):
         await demo_token(URL, "mallory", transport=transport)
     async with client(transport) as http:
-        assert [row["user"] for row in (await http.get("/demo/users")).json()["users"]] == ["alice", "bob", "olga"]
+        assert [row["user"] for row in (await http.get("/demo/users")).json()["users"]] == [
+            user.user for user in DEMO_USERS
+        ]
         twice = await http.post("/demo/token", content="user=alice&user=olga")
         assert twice.status_code == 422
         assert (await http.post("/demo/token", content="user=" + "a" * 9_000)).status_code == 413
@@ -166,3 +173,41 @@ async def test_it_answers_this_machine_only(tmp_path: Path, peer: str) -> None:
     for name in ("http://localhost:8081", "http://[::1]:8081", URL):
         async with client(httpx.ASGITransport(app=app), name) as http:
             assert (await http.post("/demo/token", data={"user": "alice"})).status_code == 200
+
+
+# -- standing for others ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mode", "alice"), [
+    ("rfc9068", {CLIMATE: "manager", BIO: "member"}), ("keycloak", {CLIMATE: "manager", BIO: "member"}),
+    ("egi", {CLIMATE: "manager", BIO: "member"}), ("wlcg", {CLIMATE: "manager"}),
+])  # fmt: skip
+async def test_it_can_stand_for_each_family_of_issuers(tmp_path: Path, mode: Mode, alice: dict[str, str]) -> None:
+    """Over real sockets: auth knows nothing of it but its entry."""
+    port = next_free_port(24_000)
+    url = f"http://127.0.0.1:{port}"
+    settings = DevIssuerSettings(url=url, key_file=tmp_path / "dev.json", mode=mode)
+    server = HttpServer(dev_issuer.assemble(settings, clock=TestClock()).app, "127.0.0.1", port)
+    await server.start()
+    trust = (trusted_as(url, mode),)
+    async with auth(tmp_path, trust=trust, network=True, dev_mode=True) as running:
+        context = (await running.context(await demo_token(url, "alice"))).json()
+        nobody = (await running.context(await demo_token(url, "olga"))).json()
+    await server.stop()
+    assert {each["vo"]: each["role"] for each in context["memberships"]} == alice
+    assert context["principal"]["subject"] == ("alice@dev.serai.example" if mode == "egi" else "alice")
+    assert nobody["memberships"] == []
+
+
+async def test_its_userinfo_and_introspection_know_its_own_tokens_only(tmp_path: Path) -> None:
+    transport = issuer(tmp_path, mode="egi")
+    token = await demo_token(URL, "alice", transport=transport)
+    basic = ("demo-workflow", "demo-workflow-secret")
+    async with client(transport) as http:
+        for bad in ("", "x", token[:-4] + "AAAA"):
+            assert (await http.get("/userinfo", headers={"Authorization": f"Bearer {bad}"})).status_code == 401
+            said = await http.post("/introspect", data={"token": bad}, auth=basic)
+            assert said.json() == {"active": False}
+        assert (await http.post("/introspect", data={"token": token})).status_code in (400, 401)
+        said = (await http.post("/introspect", data={"token": token}, auth=basic)).json()
+        assert (said["active"], said["sub"]) == (True, "alice")

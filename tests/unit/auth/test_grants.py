@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from joserfc import jws
 from joserfc.jwk import OKPKey
 
 from services.auth.demo_users import BIO, CLIMATE
 from shared.contracts.commands import CancelJob, CordonSite, Principal, UncordonSite
+from shared.contracts.policies import demand_of
 from shared.errors import Refused, Unavailable
 from shared.runtime.key_ring import KeyTimes
 from shared.runtime.tokens import GrantExpired, GrantInvalid, GrantVerifier, granted_claims, same
@@ -199,6 +201,65 @@ async def test_only_a_live_token_gets_grants_although_its_context_is_remembered(
         body = {"token": token, "items": [item_for(SUBMIT, CLIMATE).model_dump()]}
         answer = await running.http.post("/internal/grants", json=body)
     assert (answer.status_code, answer.json()["code"]) == (401, "token_expired")
+
+
+async def test_b1_a_demand_that_is_not_the_bodys_is_found_although_auth_signed_its_digest(tmp_path: Path) -> None:
+    """A gateway gone bad could have a small demand judged and send a large job."""
+    issuer = FakeIssuer()
+    large = a_job(owner=ALICE, resources={"cpu_cores": 64})
+    async with auth(tmp_path, issuer) as running:
+        said = item_for(large, CLIMATE, demand=demand_of(SUBMIT.spec))
+        honest = item_for(large, CLIMATE, demand=demand_of(large.spec))
+        cancel = item_for(CANCEL, CLIMATE, demand=demand_of(SUBMIT.spec))
+        lied, told, nonsense = await running.grant(issuer.token(), said, honest, cancel)
+        with pytest.raises(GrantInvalid, match="something else than what was judged"):
+            await running.grants.verify_command(message_for(large, lied["grant"]))
+        claims = await running.grants.verify_command(message_for(large, told["grant"]))
+    assert claims.demand_sha256 == demand_of(large.spec).digest()
+    assert claims.policy == "0-44136fa3"
+    assert (claims.client, claims.token_id) == ("serai-cli", "t1")
+    assert nonsense["refusal_code"] == "mismatch"
+
+
+async def test_b1_headers_that_are_swapped_between_two_messages_fit_neither(tmp_path: Path) -> None:
+    issuer, other = FakeIssuer(), a_job(2, owner=ALICE)
+    async with auth(tmp_path, issuer) as running:
+        one, two = await running.grant(issuer.token(), item_for(SUBMIT, CLIMATE), item_for(other, CLIMATE))
+        for command, answer in ((SUBMIT, two), (other, one)):
+            with pytest.raises(GrantInvalid, match="another body"):
+                await running.grants.verify_command(message_for(command, answer["grant"]))
+
+
+async def test_keys_change_while_everything_runs_and_no_grant_is_lost(tmp_path: Path) -> None:
+    """Two keys are published for a day; a receiver that looks every ten minutes never meets a key it does not know."""
+    issuer, clock = FakeIssuer(), TestClock()
+    short = {"rotate_after_s": 10 * 86_400, "publish_before_s": 86_400}
+    async with auth(tmp_path, issuer, clock=clock, **short) as running:
+        janitor = running.service.tasks["janitor"].__self__
+        kids: list[set[str]] = []
+        signed_by: list[str] = []
+        before = ""
+        for _ in range(11 * 24):
+            clock.forward(3_600)
+            now = int(clock().timestamp())
+            await janitor.round()
+            token = issuer.token(iat=now, exp=now + 900, jti=str(now))
+            [answer] = await running.grant(token, item_for(SUBMIT, CLIMATE))
+            await running.grants.verify_command(message_for(SUBMIT, answer["grant"]))
+            if before:
+                with pytest.raises(GrantExpired):
+                    await running.grants.verify_command(message_for(SUBMIT, before))
+            before = answer["grant"]
+            kids.append({entry["kid"] for entry in (await running.http.get("/.well-known/jwks.json")).json()["keys"]})
+            signed_by.append(jws.extract_compact(before.encode()).headers()["kid"])
+    assert {len(published) for published in kids} == {1, 2}
+    assert len(set(signed_by)) == 2, "the key has changed"
+    for kid, published in zip(signed_by, kids, strict=True):
+        assert kid in published
+    first_use = signed_by.index(signed_by[-1])
+    assert all(signed_by[-1] in published for published in kids[first_use - 23 : first_use]), (
+        "a day before its first use"
+    )
 
 
 # -- the receiver's keys ------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import orjson
 import pytest
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
+from services.auth.issuer_http import IssuerHttp
 from services.auth.keys import IssuerKeys, usable
 from services.auth.weak_keys import rsa_weakness
 from shared.errors import Unavailable
@@ -124,10 +125,11 @@ async def test_a_slow_issuer_is_given_up() -> None:
         await waiting.wait()
         return httpx.Response(200)
 
-    keys = IssuerKeys(trusted(), TestClock(), KeyTimes(deadline_s=0.01), httpx.MockTransport(never))
+    http = IssuerHttp(trusted(), httpx.MockTransport(never))
+    keys = IssuerKeys(http, trusted(), TestClock(), KeyTimes(deadline_s=0.01))
     with pytest.raises(Unavailable, match="did not come within"):
         await keys.ring.get("first")
-    await keys.close()
+    await http.close()
 
 
 # -- cleaning -----------------------------------------------------------------------------------------------------

@@ -23,6 +23,11 @@ job.logs vo       -       -         -       -         yes      -              -
 events.read_vo    -       yes       yes     yes       yes      -              yes
 site.view         -       yes       yes     yes       yes      yes            yes
 site.cordon       -       -         -       -         -        yes            yes
+vo.policy.read    -       -         yes     yes       yes      -              yes
+vo.policy.write   -       -         -       -         yes      -              yes
+trust.suspend     -       -         -       -         -        -              yes
+trust.issuers     -       -         -       -         -        -              yes
+trust.audit       -       -         -       -         -        -              yes
 """
 
 

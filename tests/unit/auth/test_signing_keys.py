@@ -7,9 +7,9 @@ import pytest
 
 from services.auth.signing_keys import KeyChest, KeyLife, next_signs_from, retired
 from services.auth.store import StoredKey
-from shared.adapters.sqlite import open_store
 from shared.errors import Misconfigured
 from tests.builders import NOON, TestClock
+from tests.stores import open_store
 
 pytestmark = pytest.mark.fast
 

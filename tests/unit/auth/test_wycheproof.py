@@ -10,8 +10,8 @@ from typing import Any, get_args
 
 import pytest
 
+from services.auth.issuers import Algorithm
 from services.auth.keys import usable
-from services.auth.settings import Algorithm
 from shared.runtime import jws
 from tests.unit.auth.world import trusted
 

@@ -15,16 +15,17 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from services.auth import wiring
 from services.auth.demo_users import AUTHORITY, BIO, CLIMATE, NAMESPACE, PLATFORM_GROUP
 from services.auth.settings import AuthSettings, Issuer, Speaker
-from shared.adapters.sqlite import SqliteStore, open_store
 from shared.contracts import codec
 from shared.contracts.commands import Command
 from shared.contracts.envelope import Message
 from shared.contracts.questions import GrantItem
+from shared.ports import Store
 from shared.runtime.questions import Questions
 from shared.runtime.service import Service
 from shared.runtime.telemetry import Tracer
 from shared.runtime.tokens import GrantVerifier, keys_of
 from tests.builders import NOON, TestClock
+from tests.stores import open_store
 
 URL = "https://issuer.example"
 SERVICE_TOKEN = "between services"
@@ -104,7 +105,7 @@ class Auth:
     """A running auth service and what surrounds it."""
 
     service: Service
-    store: SqliteStore
+    store: Store
     clock: TestClock
     http: httpx.AsyncClient
     questions: Questions
@@ -127,12 +128,13 @@ class Auth:
 
 @contextlib.asynccontextmanager
 async def auth(
-    folder: Path, *issuers: FakeIssuer, trust: tuple[Issuer, ...] = (), **settings: Any
+    folder: Path, *issuers: FakeIssuer, trust: tuple[Issuer, ...] = (), network: bool = False, **settings: Any
 ) -> AsyncIterator[Auth]:
-    """Auth over the given issuers; `trust` replaces the usual way to trust them."""
+    """Auth over the given issuers; `trust` replaces the usual way to trust them. `network`: they are real servers."""
     clock = settings.pop("clock", None) or TestClock()
     by_host = {httpx.URL(issuer.url).host: issuer for issuer in issuers}
-    transport = httpx.MockTransport(lambda request: by_host[request.url.host].answer(request))
+    pretended = httpx.MockTransport(lambda request: by_host[request.url.host].answer(request))
+    transport = None if network else pretended
     store = await open_store(folder / "auth.sqlite", "services.auth.migrations", synchronous="OFF")
     chosen = {
         "service_token": SERVICE_TOKEN, "issuers": trust or tuple(trusted(each.url) for each in issuers)

@@ -29,7 +29,8 @@ class Time:
 
 
 def a_pace(time: Time, patience: Patience | None = None) -> Pace:
-    return Pace(patience or Patience(attempts=4, total_s=30, base_s=1, cap_s=4), time.sleep, time, lambda: 1.0)
+    patience = patience or Patience(attempts=4, total_s=30, base_s=1, cap_s=4)
+    return Pace(patience, time.sleep, time, lambda: 1.0, held=patience)
 
 
 def a_client(gateway: FakeGateway, time: Time | None = None, token: str | None = TOKEN) -> Serai:

@@ -4,12 +4,14 @@ It speaks the gateway's public API as far as the client's tests need it, and rem
 """
 
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx2
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 TOKEN = "token-of-alice"
@@ -74,12 +76,14 @@ class Asked:
 
 @dataclass
 class FakeGateway:
-    """`jobs`: number -> looks in turn (the last one stays). `first`: answers that come before all others, in turn."""
+    """`jobs`: number -> looks in turn (the last one stays). `first`: answers that come before all others, in turn.
+    `log_breaks`: after how many bytes the next logs break off (over a transport that streams)."""
 
     jobs: dict[int, list[Json]] = field(default_factory=dict)
     first: list[Response] = field(default_factory=list)
     streams: list[Response] = field(default_factory=list)
     logs: dict[str, bytes] = field(default_factory=dict)
+    log_breaks: list[int] = field(default_factory=list)
     outputs: dict[str, bytes] = field(default_factory=dict)
     timeline: list[Json] = field(default_factory=list)
     explanation: Json = field(default_factory=dict)
@@ -219,10 +223,19 @@ class FakeGateway:
         return Response(content) if content is not None else problem(404, "not_found", "there is no such output")
 
     async def log(self, request: Request) -> Response:
-        return Response(self.logs.get(request.query_params.get("stream", "stdout"), b""), media_type="text/plain")
+        whole = self.logs.get(request.query_params.get("stream", "stdout"), b"")
+        rest = whole[int(request.query_params.get("offset", 0)) :]
+        if not self.log_breaks:
+            return Response(rest, media_type="text/plain")
+        return StreamingResponse(_broken(rest[: self.log_breaks.pop(0)]), media_type="text/plain")
 
     def _looks(self, request: Request) -> Any:
         return self.jobs.get(int(request.path_params["id"][-12:], 16))
+
+
+async def _broken(start: bytes) -> AsyncIterator[bytes]:
+    yield start
+    raise httpx2.ReadError("the connection broke")
 
 
 def sse(content: bytes) -> Response:

@@ -114,6 +114,18 @@ def test_run_shows_what_the_job_prints_and_exits_as_it_does(gateway: FakeGateway
     assert gateway.asked[-1].headers["authorization"] == f"Bearer {TOKEN}"
 
 
+def test_run_shows_what_an_attempt_printed_that_was_over_before_it_was_seen_to_run(
+    gateway: FakeGateway, serai: Serai
+) -> None:
+    gateway.jobs[1] = [
+        look(1, "starting", name="sh", attempt=1), look(1, "queued", name="sh", attempt=1),
+        look(1, "failed", attempt=2, exit_code=3),
+    ]  # fmt: skip
+    assert serai("run", "--name", "sh", "--vo", VO, "--", "sh")[0] == 3
+    asked = [each.query["attempt"] for each in gateway.asked if each.path.endswith("/logs")]
+    assert asked == ["1", "1", "2", "2"], "all of the first before any of the second"
+
+
 def test_run_with_json_keeps_standard_output_clean(gateway: FakeGateway, serai: Serai) -> None:
     gateway.jobs[1] = [look(1, "succeeded", name="echo", attempt=1, exit_code=0)]
     gateway.logs = {"stdout": b"hello\n"}
@@ -259,11 +271,47 @@ def test_why_tells_the_place_in_the_queue_and_every_sites_verdict(gateway: FakeG
 
 def test_outputs_are_listed_shown_and_saved(gateway: FakeGateway, serai: Serai, tmp_path: Path) -> None:
     gateway.outputs = {"counts": b"\x00\x01", "log": b"x"}
+    gateway.jobs = {1: [look(1, spec={"outputs": [{"name": "counts", "path": "out/counts.json"}]})]}
     assert "counts" in serai("outputs", job_id(1))[1]
     assert serai("outputs", job_id(1), "counts")[1] == "\x00\x01"
     assert serai("outputs", job_id(1), "--to", str(tmp_path / "results"))[0] == 0
-    assert (tmp_path / "results" / "counts").read_bytes() == b"\x00\x01"
-    assert serai("outputs", job_id(1), "nothing")[0] == 66
+    assert (tmp_path / "results" / "counts.json").read_bytes() == b"\x00\x01"
+    assert (tmp_path / "results" / "log").read_bytes() == b"x"
+    code, _, err = serai("outputs", job_id(1), "nothing")
+    assert code == 66 and "see what it left: `serai outputs 00000001`" in err
+
+
+def test_where_nothing_was_declared_nothing_is_listed_and_it_says_how_to_keep_files(
+    gateway: FakeGateway, serai: Serai
+) -> None:
+    gateway.jobs = {1: [look(1)]}
+    code, out, err = serai("outputs", job_id(1))
+    assert (code, out) == (0, "") and "serai run --keep PATH" in err
+
+
+def test_a_job_without_an_attempt_has_no_log_and_it_says_what_to_do(gateway: FakeGateway, serai: Serai) -> None:
+    gateway.jobs = {1: [look(1, "queued")], 2: [look(2, "failed")]}
+    code, _, err = serai("logs", job_id(1))
+    assert code == 66 and "the job is queued" in err and "serai logs -f 00000001" in err
+    code, _, err = serai("logs", job_id(2))
+    assert code == 66 and "never ran" in err and "serai why 00000002" in err
+
+
+def test_a_misspelt_state_is_refused_with_the_nearest_one(serai: Serai) -> None:
+    for words in (("jobs", "--state", "runing"), ("events", "-f", "--state", "runing")):
+        code, _, err = serai(*words)
+        assert code == 64 and "did you mean 'running'?" in err
+
+
+def test_no_job_at_all_is_said_and_json_stays_json(gateway: FakeGateway, serai: Serai) -> None:
+    gateway.jobs = {}
+    assert "hand one in" in serai("jobs")[2] and serai("jobs", "-o", "json")[1] == "[]\n"
+    assert "hand one in" in serai("job", "last")[2]
+
+
+def test_no_command_shows_the_help_and_no_empty_complaint(serai: Serai) -> None:
+    code, out, err = serai()
+    assert code == 64 and "Usage" in out + err and "serai: \n" not in err
 
 
 def test_logs_keep_their_streams_apart(gateway: FakeGateway, serai: Serai) -> None:

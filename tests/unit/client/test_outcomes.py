@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from serai import outcomes
-from serai.errors import Problem, Unreachable, WaitTimedOut
+from serai.errors import BadJobFile, ClientError, Problem, Unreachable, WaitTimedOut
 from serai.outcomes import Exit
 from serai.values import Job
 
@@ -48,13 +48,15 @@ def test_every_code_is_explained() -> None:
         (Problem(401, code="unauthenticated"), 77, "serai login"),
         (Problem(403, code="forbidden"), 77, "serai whoami"),
         (Problem(404, code="not_found"), 66, "serai jobs"),
-        (Problem(422, code="invalid_request"), 65, "serai schema"),
+        (Problem(422, code="invalid_request"), 65, ""),
+        (BadJobFile(["job.yaml:1: wrong"]), 65, "serai schema"),
+        (Problem(404, code="not_found").then("`serai outputs last`"), 66, "serai outputs last"),
         (Problem(503, code="unavailable", retry_after_s=7), 75, "in 7 s"),
         (WaitTimedOut(1, ["a", "b"]), 124, "serai wait a b"),
     ],
 )
 def test_an_error_says_what_to_type_next(error: Exception, code: int, word: str) -> None:
-    assert isinstance(error, Problem | Unreachable | WaitTimedOut)
+    assert isinstance(error, ClientError)
     assert outcomes.of_error(error) == code
     assert word in (outcomes.advice(error, "http://x") or "")
 

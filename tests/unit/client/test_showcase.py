@@ -2,6 +2,8 @@
 
 import http.server
 import io
+import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,11 +26,13 @@ def an_example(folder: Path, name: str, expected: str) -> None:
     (folder / name / "expected.yaml").write_text(expected)
 
 
-async def shown(gateway: FakeGateway, folder: Path, deadline_s: float = 10, terminal: bool = False) -> tuple[int, str]:
+async def shown(
+    gateway: FakeGateway, folder: Path, deadline_s: float = 10, terminal: bool = False, keep: Path | None = None
+) -> tuple[int, str]:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=200)
     transport = httpx2.ASGITransport(gateway.app)
     code = await showcase.run_examples(
-        URL, {"alice": TOKEN}, folder, deadline_s=deadline_s, console=console, transport=transport
+        URL, {"alice": TOKEN}, folder, deadline_s=deadline_s, console=console, transport=transport, keep=keep
     )
     assert isinstance(console.file, io.StringIO)
     return code, console.file.getvalue()
@@ -49,8 +53,33 @@ async def test_all_as_expected(gateway: FakeGateway, tmp_path: Path) -> None:
     code, told = await shown(gateway, tmp_path)
     assert code == 0
     assert "count: running at lyon" in told and "job.succeeded" in told and "\x1b" not in told
-    assert f"output counts: {URL}/v1/jobs/{job_id(1)}/outputs/counts" in told
+    assert re.search(r"^count  succeeded after [0-9.]+s, as expected$", told, re.MULTILINE)
     assert "All 1 examples ended as expected" in told
+
+
+async def test_what_a_job_left_is_saved_and_the_run_says_where(gateway: FakeGateway, tmp_path: Path) -> None:
+    an_example(tmp_path, "count", "user: alice\nstate: succeeded\n")
+    with (tmp_path / "count" / "job.yaml").open("a") as file:
+        file.write("outputs: [{name: counts, path: out/counts.json}]\n")
+    gateway.logs = {"stdout": b"3 words\n"}
+    code, told = await shown(gateway, tmp_path, keep=tmp_path / "kept")
+    kept = tmp_path / "kept" / "count"
+    assert code == 0
+    assert (kept / "counts.json").read_bytes() == b'{"words": 3}'
+    assert (kept / "attempt-1.stdout.txt").read_bytes() == b"3 words\n"
+    assert "job.succeeded" in (kept / "timeline.txt").read_text()
+    assert json.loads((kept / "job.json").read_text())["id"] == job_id(1)
+    assert sorted(path.name for path in kept.iterdir()) == [
+        "attempt-1.stdout.txt", "counts.json", "job.json", "timeline.txt",
+    ]  # fmt: skip
+    assert f"saved in {kept}: counts.json (12 bytes), attempt-1.stdout.txt (8 bytes)" in told
+
+
+async def test_a_folder_that_cannot_be_written_fails_the_run(gateway: FakeGateway, tmp_path: Path) -> None:
+    an_example(tmp_path, "count", "user: alice\nstate: succeeded\n")
+    (tmp_path / "file").write_text("not a folder")
+    code, told = await shown(gateway, tmp_path, keep=tmp_path / "file")
+    assert code == 1 and "cannot be written" in told
 
 
 async def test_a_falsified_expectation_fails_the_run(gateway: FakeGateway, tmp_path: Path) -> None:

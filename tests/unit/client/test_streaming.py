@@ -2,9 +2,10 @@
 
 import pytest
 
-from serai import Event, Gap, Problem, Unreachable
-from tests.unit.client.builders import Time, a_client
-from tests.unit.client.fake_gateway import FakeGateway, event, frames, job_id, problem, sse
+from serai import Event, Gap, Problem, Serai, Unreachable
+from shared.runtime.in_process import InProcessTransport
+from tests.unit.client.builders import URL, Time, a_client, a_pace
+from tests.unit.client.fake_gateway import TOKEN, FakeGateway, event, frames, job_id, problem, sse
 
 pytestmark = pytest.mark.fast
 
@@ -98,3 +99,23 @@ async def test_logs_come_as_they_were_written() -> None:
         err = [chunk async for chunk in serai.logs(job_id(1), stream="stderr", attempt=2, tail=5)]
     assert (b"".join(out), b"".join(err)) == (b"out\n", b"\xff")
     assert gateway.asked[1].query == {"stream": "stderr", "attempt": "2", "tail": "5"}
+
+
+def streamed(gateway: FakeGateway) -> Serai:
+    """A client that gets each byte as it is written, as over a socket."""
+    return Serai(URL, TOKEN, transport=InProcessTransport(gateway.app), pace=a_pace(Time()))
+
+
+async def test_a_log_that_breaks_off_goes_on_where_it_was() -> None:
+    gateway = FakeGateway(logs={"stdout": b"one\ntwo\nthree\n"}, log_breaks=[4, 4])
+    async with streamed(gateway) as serai:
+        out = [chunk async for chunk in serai.logs(job_id(1), attempt=1, follow=True)]
+    assert b"".join(out) == b"one\ntwo\nthree\n"
+    assert [asked.query.get("offset") for asked in gateway.asked] == [None, "4", "8"]
+
+
+async def test_a_log_without_a_place_to_go_on_from_says_that_it_broke_off() -> None:
+    gateway = FakeGateway(logs={"stdout": b"one\ntwo\n"}, log_breaks=[4])
+    async with streamed(gateway) as serai:
+        with pytest.raises(Unreachable):
+            _ = [chunk async for chunk in serai.logs(job_id(1), attempt=1, tail=6, follow=True)]

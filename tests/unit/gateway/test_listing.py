@@ -11,10 +11,10 @@ from services.gateway import event_log, job_view, listing, store
 from services.gateway.event_log import Entry
 from services.gateway.listing import JobFilter
 from services.gateway.permissions import Sight, Told
-from shared.adapters.sqlite import open_store
 from shared.job import JobState
 from shared.runtime.migrating import differences
 from tests.builders import ALICE, NOON, VO, a_job
+from tests.stores import open_store
 
 pytestmark = pytest.mark.fast
 
@@ -49,6 +49,7 @@ def _plans(connection: Connection, wanted: JobFilter) -> list[str]:
     ]
 
 
+@pytest.mark.sqlite_only(reason="reads SQLite's plans")
 @pytest.mark.parametrize(("wanted", "indexes"), LISTS, ids=[repr(row[0]) for row in LISTS])
 async def test_every_list_walks_its_index_in_order(tmp_path: Path, wanted: JobFilter, indexes: set[str]) -> None:
     opened = await open_store(tmp_path / "gateway.sqlite", migrations="services.gateway.migrations")
@@ -69,7 +70,7 @@ async def test_pages_of_many_jobs_are_right_for_every_filter(tmp_path: Path) -> 
         view = job_view.accepted(command).model_copy(
             update={"state": JobState.FAILED if number % 5 == 0 else JobState.QUEUED}
         )
-        rows.append((view, b"{}", "digest"))
+        rows.append(store.new_job(view, b"{}", "digest"))
     await opened.transact(lambda connection: store.add_jobs(connection, rows))
     wanted = JobFilter(labels=(("run", "0"),), states=(JobState.FAILED,))
     page = await opened.read_long(lambda connection: listing.page(connection, wanted, SIGHT, None, 100))

@@ -10,6 +10,7 @@ import pytest
 from services.gateway import event_log
 from shared.contracts.events import JobPlaced, JobSucceeded, SiteObserved, SiteReachable, SiteUnreachable
 from shared.runtime.clock import micros
+from shared.runtime.service import drain
 from shared.site import SiteCapacity
 from tests.builders import NOON, VO
 from tests.unit.gateway.world import OTHER_VO, World, a_world, job_event, queued, restarted
@@ -161,8 +162,7 @@ async def test_streams_are_limited_and_closing_the_service_ends_them(tmp_path: P
         async with world.stream("/v1/events") as frames:
             more = await world.http.get("/v1/events", headers=world.as_("alice"))
             assert more.status_code == 503
-            for closer in reversed(world.service.closers[-1:]):
-                await closer()
+            await drain([world.service])
             assert await frames.ended()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from uuid import uuid4
 
+import httpx2 as httpx
 import pytest
 
 from services.gateway import event_log
@@ -16,9 +17,10 @@ from shared.contracts.events import (
     JobStarting,
     JobSucceeded,
 )
-from shared.contracts.reasons import ReasonCode, because
+from shared.contracts.reasons import ReasonCode, Verdict, VerdictCode, because
 from shared.job import FailureClass
 from shared.runtime.clock import micros
+from shared.runtime.service import drain
 from tests.builders import NOON, VO
 from tests.unit.gateway.world import OTHER_VO, World, attempt_event, job_event, queued, structured
 
@@ -232,6 +234,22 @@ async def test_why_is_answered_by_the_scheduler_and_before_it_knows_the_job_by_u
     assert "read-alice" in world.owners.asked
 
 
+async def test_why_of_a_job_that_has_ended_tells_every_sites_verdict_at_its_last_placement(world: World) -> None:
+    job_id = await world.submit()
+    receipt = (
+        Verdict(site="prague", code=VerdictCode.FITS, message="prague can take the job now."),
+        Verdict(site="lyon", code=VerdictCode.GPU_MISSING, message="lyon has no GPU."),
+    )
+    await world.tell(
+        queued(job_id), job_event(JobPlaced, job_id, 2, attempt=1, site="prague", receipt=receipt),
+        job_event(JobSucceeded, job_id, 3, attempt=1, site="prague"),
+    )  # fmt: skip
+    why = await world.http.get(f"/v1/jobs/{job_id}/explain", headers=world.as_("alice"))
+    assert [(each["site"], each["code"]) for each in why.json()["verdicts"]] == [
+        ("prague", "fits"), ("lyon", "gpu_missing"),
+    ]  # fmt: skip
+
+
 async def test_logs_arrive_while_they_are_written(world: World) -> None:
     job_id = await world.submit()
     world.owners.log_lines = [b"hello\n"]
@@ -260,6 +278,43 @@ async def test_followed_logs_wait_until_the_monitor_has_heard_of_the_attempt(wor
         world.owners.log_known = True
         await world.tell(attempt_event(AttemptRunning, job_id, 1))
         assert await anext(answer.aiter_raw()) == b"hello\n"
+
+
+async def test_a_log_goes_on_where_its_reader_was(world: World) -> None:
+    job_id = await world.submit()
+    world.owners.log_lines = [b"one\n", b"two\n"]
+    await world.tell(queued(job_id), job_event(JobPlaced, job_id, 2, attempt=1, site="prague"))
+    path = f"/v1/jobs/{job_id}/logs"
+    rest = await world.http.get(f"{path}?attempt=1&offset=4", headers=world.as_("alice"))
+    assert rest.content == b"two\n"
+    for query, word in (("offset=4", "attempt"), ("attempt=1&offset=4&tail=2", "tail")):
+        refused = await world.http.get(f"{path}?{query}", headers=world.as_("alice"))
+        assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/offset")
+        assert word in refused.json()["errors"][0]["detail"]
+
+
+async def test_a_followed_log_is_cut_when_the_gateway_stops_so_that_nobody_takes_it_for_whole(world: World) -> None:
+    job_id = await world.submit()
+    world.owners.log_lines = [b"hello\n"]
+    await world.tell(queued(job_id), job_event(JobPlaced, job_id, 2, attempt=1, site="prague"))
+    path = f"/v1/jobs/{job_id}/logs?follow=true"
+    async with asyncio.timeout(5), world.http.stream("GET", path, headers=world.as_("alice")) as answer:
+        chunks = answer.aiter_raw()
+        assert await anext(chunks) == b"hello\n"
+        await drain([world.service])
+        with pytest.raises(httpx.TransportError):
+            await anext(chunks)
+
+
+async def test_a_long_poll_is_answered_when_the_gateway_stops(world: World) -> None:
+    job_id = await world.submit()
+    await world.tell(queued(job_id))
+    etag = (await world.http.get(f"/v1/jobs/{job_id}", headers=world.as_("alice"))).headers["etag"]
+    headers = world.as_("alice", **{"Prefer": "wait=30", "If-None-Match": etag})
+    async with asyncio.timeout(5):
+        waiting = asyncio.create_task(world.http.get(f"/v1/jobs/{job_id}", headers=headers))
+        await drain([world.service])
+        assert (await waiting).status_code == 304
 
 
 async def test_logs_of_others_are_the_managers_alone(world: World) -> None:

@@ -18,7 +18,6 @@ from pydantic import SecretStr
 
 from services.gateway import event_log, wiring
 from services.gateway.settings import GatewaySettings, Issuer
-from shared.adapters.sqlite import SqliteStore, open_store
 from shared.contracts import codec
 from shared.contracts.commands import Principal
 from shared.contracts.envelope import Message
@@ -38,12 +37,14 @@ from shared.contracts.questions import (
 )
 from shared.contracts.routes import EVENTS_EXCHANGE, Stream
 from shared.errors import NotFound, Refused, Unavailable
+from shared.ports import Store
 from shared.runtime.http import install_problems
 from shared.runtime.in_process import InProcessTransport
 from shared.runtime.questions import Questions
 from shared.runtime.service import Service, supervise
 from shared.runtime.telemetry import Tracer
 from tests.builders import ALICE, BOB, NOON, VO, TestClock
+from tests.stores import open_store
 
 OTHER_VO = "vo.ocean.example"
 CAROL = Principal(issuer=ALICE.issuer, subject="carol", name="Carol")
@@ -157,10 +158,9 @@ class OwnersDouble:
         site = SiteStatus(name="prague", country="CZ", vos=(VO,), cluster="prague", health="passing", reachable=True)
         return SitesAnswer(sites=(site,))
 
-    async def logs(self, job_id: str, attempt: int, stream: str, follow: bool) -> StreamingResponse:
+    async def logs(self, job_id: str, attempt: int, stream: str, follow: bool, offset: int = 0) -> StreamingResponse:
         async def lines() -> AsyncIterator[bytes]:
-            for line in self.log_lines:
-                yield line
+            yield b"".join(self.log_lines)[offset:]
             if follow:
                 await self.log_end.wait()
                 yield b"the end\n"
@@ -231,7 +231,7 @@ class World:
     owners: OwnersDouble
     bus: BusDouble
     clock: TestClock
-    store: SqliteStore
+    store: Store
     open: list[Any] = field(default_factory=list)
 
     def as_(self, token: str, **headers: str) -> dict[str, str]:
@@ -346,12 +346,12 @@ async def restarted(
     bus: BusDouble,
     clock: TestClock,
     *,
-    shared_store: SqliteStore | None = None,
+    shared_store: Store | None = None,
     **settings: Any,
 ) -> AsyncIterator[World]:
     """The gateway over what is in the folder; with `shared_store`, a further copy beside one that runs."""
     own_store = await open_store(folder / "gateway.sqlite", migrations=MIGRATIONS) if shared_store is None else None
-    store = own_store or cast(SqliteStore, shared_store)
+    store = own_store or cast(Store, shared_store)
     apps = {"auth": auth.app, "scheduler": owners.app(), "monitor": owners.app()}
     questions = {
         name: Questions(f"http://{name}", name, "service-token", transport=InProcessTransport(app))

@@ -113,6 +113,18 @@ def test_complete_alone_says_nothing(fields: dict[str, Any], status: S, failure:
     assert failure is None or history.failure is failure
 
 
+def test_a_task_that_ran_and_whose_end_nobody_saw_is_lost() -> None:
+    """Its machine died, or the agent's helper that would have told: exit code -1 at the agent."""
+    history = running().allocation("failed", "dead", tasks=(ended(-1),))
+    assert history.end.status is S.LOST and history.end.exit_code is None
+    assert history.end.reason and history.end.reason.code is ReasonCode.NODE_LOST
+
+
+def test_a_task_that_was_to_be_stopped_and_whose_end_nobody_saw_is_stopped() -> None:
+    history = running().allocation("failed", "dead", desired_status="stop", tasks=(ended(-1, killed=True),))
+    assert history.end.status is S.STOPPED
+
+
 def test_a_drained_attempt_that_was_done_before_the_end_of_the_drain_has_succeeded() -> None:
     history = running().allocation("complete", "dead", migrating=True, tasks=(ended(),))
     assert history.end.status is S.SUCCEEDED
@@ -124,7 +136,6 @@ def test_a_drained_attempt_that_was_done_before_the_end_of_the_drain_has_succeed
         (ended(3), FailureClass.TASK_ERROR),
         (ended(137, signal=9), FailureClass.TASK_ERROR),
         (ended(137, signal=9, oom=True), FailureClass.OUT_OF_MEMORY),
-        (ended(-1), FailureClass.UNKNOWN),
         (TaskSeen("main", "dead", True), FailureClass.START_FAILURE),
         (
             TaskSeen("main", "dead", True, events=(TaskEventSeen("Driver Failure", 1, {"driver_error": "no binary"}),)),

@@ -7,9 +7,9 @@ import pytest
 from services.monitor import store
 from services.monitor.attempts import AttemptRecord, Identity, observe
 from services.monitor.store import record_from, row_of
-from shared.adapters.sqlite import open_store
 from shared.runtime.migrating import differences
 from tests.builders import VO
+from tests.stores import open_store
 from tests.unit.monitor.builders import allocation_seen, an_attempt, ended, evaluation_seen, full, job_seen
 
 pytestmark = pytest.mark.fast

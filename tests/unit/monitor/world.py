@@ -16,7 +16,6 @@ from sqlalchemy import Connection
 from services.monitor import wiring
 from services.monitor.settings import MonitorSettings
 from shared.adapters.memory_registry import MemoryRegistry
-from shared.adapters.sqlite import SqliteStore, open_store
 from shared.contracts import codec
 from shared.contracts.commands import Principal
 from shared.contracts.envelope import Message
@@ -24,7 +23,7 @@ from shared.contracts.events import AttemptEvent, Event
 from shared.contracts.questions import StraysAnswer, StraysRequest
 from shared.contracts.routes import EVENTS_EXCHANGE
 from shared.ids import AttemptId
-from shared.ports import MessageBus
+from shared.ports import MessageBus, Store
 from shared.runtime.in_process import InProcessTransport
 from shared.runtime.questions import Questions
 from shared.runtime.service import Service, supervise
@@ -32,6 +31,7 @@ from shared.runtime.telemetry import Tracer
 from shared.runtime.tokens import GrantInvalid, ReadGrant
 from shared.site import Site
 from tests.builders import ALICE, NOON, VO, TestClock, a_site
+from tests.stores import open_store
 from tests.unit.monitor.cluster import Cluster
 
 TOKEN = "service-token"
@@ -111,7 +111,7 @@ class World:
     async def monitor(self, beside: "Running | None" = None, **settings: Any) -> AsyncIterator["Running"]:
         """A running monitor; what it knows survives in the folder. `beside` = a second copy on that one's database."""
         opened = None if beside else await self._open()
-        store = beside.store if beside else cast(SqliteStore, opened)
+        store = beside.store if beside else cast(Store, opened)
         service = await wiring.assemble(
             self._settings(settings), store=store, bus=cast(MessageBus, self.ear), watches={"prague": self.cluster},
             sites=MemoryRegistry(self.sites), scheduler=self._scheduler(), verifier=Grants(self.grants),
@@ -133,7 +133,7 @@ class World:
             if opened is not None:
                 await opened.close()
 
-    async def _open(self) -> SqliteStore:
+    async def _open(self) -> Store:
         return await open_store(self.folder / "monitor.sqlite", "services.monitor.migrations", synchronous="OFF")
 
     def timeline(self, attempt: AttemptId) -> list[str]:
@@ -164,7 +164,7 @@ class World:
 @dataclass
 class Running:
     service: Service
-    store: SqliteStore
+    store: Store
     ask: Questions
 
     async def until(self, holds: Callable[[Connection], bool]) -> None:

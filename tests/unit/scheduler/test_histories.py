@@ -87,6 +87,7 @@ async def test_the_same_command_twice_makes_one_job(world: World) -> None:
     await world.until_state(job.job_id, S.PLACED)
     await world.submit(job, jti="another")
     await world.settled()
+    await world.engines["prague"].until(lambda engine: len(engine.nonces) > 0)
     assert world.states(job.job_id) == ["queued", "placed"]
     assert len(world.engines["prague"].nonces) == 1
 

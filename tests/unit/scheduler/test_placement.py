@@ -60,6 +60,9 @@ TABLE: list[tuple[VerdictCode, bool, SiteView, dict[str, Any], dict[str, Any]]] 
     (V.SITE_UNREACHABLE, True, a_view(reachable=False), {}, {}),
     (V.SITE_UNREACHABLE, True, a_view(site={"health": SiteHealth.UNREACHABLE}), {}, {}),
     (V.SITE_CRITICAL, True, a_view(site={"health": SiteHealth.CRITICAL}), {}, {}),
+    (V.SITE_CRITICAL, True, a_view(site={"health": SiteHealth.MISCONFIGURED}), {}, {}),
+    (V.SITE_UNREACHABLE, True, a_view(nodes=None, site={"health": SiteHealth.UNREACHABLE, "vos": ()}), {}, {}),
+    (V.SITE_CRITICAL, True, a_view(nodes=None, site={"health": SiteHealth.MISCONFIGURED, "vos": ()}), {}, {}),
     (V.FITS, False, a_view(site={"health": SiteHealth.WARNING}), {}, {}),
     (V.SITE_SUSPECT, True, a_view(suspect=True), {}, {}),
     (V.NOT_OBSERVED, True, a_view(nodes=None), {}, {}),
@@ -94,7 +97,7 @@ def test_what_waiting_cannot_change_is_said_before_what_it_can() -> None:
 def test_numbers_and_advice_go_with_what_is_too_small() -> None:
     verdict = decide(a_view(), wants(cpu_cores=64))
     assert (verdict.asked, verdict.free) == (64_000, 4000)
-    assert verdict.advice == "lower resources.cpu_cores"
+    assert verdict.advice == "lower resources.cpu"
 
 
 @pytest.mark.parametrize(

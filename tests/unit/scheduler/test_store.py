@@ -11,12 +11,13 @@ from services.scheduler.deadlines import Deadline, Graces
 from services.scheduler.decisions import Call, CancelAsked, Passed
 from services.scheduler.queueing import QueueKey
 from services.scheduler.records import Job
-from shared.adapters.sqlite import SqliteStore, open_store
 from shared.contracts.commands import CancelJob
 from shared.contracts.reasons import ReasonCode, because
 from shared.job import AttemptStatus
+from shared.ports import Store
 from shared.runtime.migrating import differences
 from tests.builders import ALICE, BOB, NOON, VO, job_id
+from tests.stores import open_store
 from tests.unit.scheduler.builders import History, later, placed, seen
 
 pytestmark = pytest.mark.fast
@@ -25,29 +26,29 @@ S = AttemptStatus
 
 
 @pytest.fixture
-async def kept(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+async def kept(tmp_path: Path) -> AsyncIterator[Store]:
     opened = await open_store(tmp_path / "scheduler.sqlite", wiring.MIGRATIONS, synchronous="OFF")
     yield opened
     await opened.close()
 
 
-async def insert(kept: SqliteStore, *jobs: Job) -> None:
+async def insert(kept: Store, *jobs: Job) -> None:
     for job in jobs:
         await kept.transact(lambda c, job=job: store.insert_job(c, job, GRACES))  # type: ignore[misc]
 
 
-async def load(kept: SqliteStore, job: Job) -> Job:
+async def load(kept: Store, job: Job) -> Job:
     found = await kept.read(lambda c: store.load(c, job.id))
     assert found is not None
     return found
 
 
-async def test_the_migrations_make_the_tables_that_the_code_has(kept: SqliteStore) -> None:
+async def test_the_migrations_make_the_tables_that_the_code_has(kept: Store) -> None:
     assert await kept.transact(lambda c: differences(c, store.metadata)) == []
 
 
 @pytest.mark.parametrize("told", [0, 1, 2, 3, 4])
-async def test_a_job_comes_back_as_it_was_saved(kept: SqliteStore, told: int) -> None:
+async def test_a_job_comes_back_as_it_was_saved(kept: Store, told: int) -> None:
     things = [placed(), seen(S.RUNNING), seen(S.DISCONNECTED, sequence=2), seen(S.FAILED, sequence=3)]
     history = History(retries={"attempts": 1}, labels={"a": "b"})
     await insert(kept, history.job)
@@ -57,7 +58,7 @@ async def test_a_job_comes_back_as_it_was_saved(kept: SqliteStore, told: int) ->
     assert await load(kept, history.job) == replace(history.job, revision=2)
 
 
-async def test_a_save_over_somebody_elses_is_refused(kept: SqliteStore) -> None:
+async def test_a_save_over_somebody_elses_is_refused(kept: Store) -> None:
     history = History()
     await insert(kept, history.job)
     before = await load(kept, history.job)
@@ -68,7 +69,7 @@ async def test_a_save_over_somebody_elses_is_refused(kept: SqliteStore) -> None:
     assert (await load(kept, history.job)).state == "placed"
 
 
-async def test_the_queue_comes_by_priority_then_turn(kept: SqliteStore) -> None:
+async def test_the_queue_comes_by_priority_then_turn(kept: Store) -> None:
     urgent = replace(History(number=3, priority=90).job, turn=9)
     first, second = replace(History(number=2).job, turn=0), replace(History(number=1).job, turn=1)
     await insert(kept, second, urgent, first)
@@ -81,7 +82,7 @@ async def test_the_queue_comes_by_priority_then_turn(kept: SqliteStore) -> None:
     assert await kept.read(lambda c: queue_store.position(c, QueueKey(*page[2].key))) == 2
 
 
-async def test_a_job_that_backs_off_is_left_out_until_its_time(kept: SqliteStore) -> None:
+async def test_a_job_that_backs_off_is_left_out_until_its_time(kept: Store) -> None:
     await insert(kept, replace(History().job, not_before=later(10)))
     for seconds, there in ((9, 0), (10, 1)):
         at = later(seconds)
@@ -89,7 +90,7 @@ async def test_a_job_that_backs_off_is_left_out_until_its_time(kept: SqliteStore
         assert len(page) == there
 
 
-async def test_turns_are_given_by_owner(kept: SqliteStore) -> None:
+async def test_turns_are_given_by_owner(kept: Store) -> None:
     for number in (1, 2, 3):
         turn = await kept.read(lambda c: queue_store.next_turn(c, 50, ALICE))
         assert turn == number - 1
@@ -98,7 +99,7 @@ async def test_turns_are_given_by_owner(kept: SqliteStore) -> None:
     assert await kept.read(lambda c: queue_store.next_turn(c, 10, ALICE)) == 0
 
 
-async def test_only_waiting_reasons_count_as_told(kept: SqliteStore) -> None:
+async def test_only_waiting_reasons_count_as_told(kept: Store) -> None:
     told = replace(History(number=1).job, reason=because(ReasonCode.WAITING_FOR_ROOM))
     untold = History(number=2).job
     await insert(kept, told, untold)
@@ -109,7 +110,7 @@ async def test_only_waiting_reasons_count_as_told(kept: SqliteStore) -> None:
     assert [waiting.job.id for waiting in other] == [told.id]
 
 
-async def test_an_owed_call_is_kept_once_and_put_off(kept: SqliteStore) -> None:
+async def test_an_owed_call_is_kept_once_and_put_off(kept: Store) -> None:
     for _ in range(2):
         await kept.transact(
             lambda c: store.owe(c, job_id(1), 1, Call.CLOSE, cluster="prague", namespace="default", now=NOON)
@@ -126,7 +127,7 @@ async def test_an_owed_call_is_kept_once_and_put_off(kept: SqliteStore) -> None:
 @pytest.mark.parametrize(("own", "vo", "applied"), [(None, VO, True), (ALICE, VO, True), (BOB, VO, False),
                                                     (None, "vo.other", False)])  # fmt: skip
 async def test_an_early_cancel_reaches_only_what_its_grant_covers(
-    kept: SqliteStore, own: object, vo: str, applied: bool
+    kept: Store, own: object, vo: str, applied: bool
 ) -> None:
     job = History().job
     command = CancelJob(job_id=job.id, vo=vo, requested_by=BOB, requested_at=later(3))
@@ -135,7 +136,7 @@ async def test_an_early_cancel_reaches_only_what_its_grant_covers(
     assert await kept.transact(lambda c: store.take_cancel(c, job)) is None
 
 
-async def test_what_was_observed_earlier_does_not_overwrite_what_was_later(kept: SqliteStore) -> None:
+async def test_what_was_observed_earlier_does_not_overwrite_what_was_later(kept: Store) -> None:
     for at, suspect in ((later(5), True), (later(3), False)):
         await kept.transact(
             lambda c, at=at, suspect=suspect: store.save_site(c, "prague", "health_at", at, {"suspect": suspect})  # type: ignore[misc]
@@ -144,7 +145,7 @@ async def test_what_was_observed_earlier_does_not_overwrite_what_was_later(kept:
     assert record.suspect
 
 
-async def test_ended_jobs_are_forgotten_after_their_time_with_all_that_is_theirs(kept: SqliteStore) -> None:
+async def test_ended_jobs_are_forgotten_after_their_time_with_all_that_is_theirs(kept: Store) -> None:
     over, live = History(number=1).tell(Passed(Deadline.MAX_WAIT)).job, History(number=2).job
     await insert(kept, over, live)
     assert await kept.transact(lambda c: queue_store.forget_jobs(c, NOON, 10)) == 0

@@ -25,7 +25,6 @@ from services.scheduler.settings import SchedulerSettings
 from shared import ids
 from shared.adapters.embedded_bus import EmbeddedBus
 from shared.adapters.memory_registry import MemoryRegistry
-from shared.adapters.sqlite import SqliteStore, open_store
 from shared.contracts import codec
 from shared.contracts.commands import CancelJob, Command, CordonSite, Principal, SubmitJob, UncordonSite
 from shared.contracts.envelope import Message
@@ -49,6 +48,7 @@ from shared.contracts.routes import EVENT_LOG, SCHEDULER_COMMANDS, SCHEDULER_REP
 from shared.errors import Unavailable
 from shared.ids import AttemptId
 from shared.job import AttemptStatus, FailureClass, JobState
+from shared.ports import Store
 from shared.runtime import tokens
 from shared.runtime.http import install_problems
 from shared.runtime.in_process import InProcessTransport
@@ -59,6 +59,7 @@ from shared.runtime.tokens import GrantVerifier
 from shared.site import Site, SiteCapacity
 from tests.builders import NOON, TestClock, a_capacity
 from tests.doubles.engine import EngineDouble
+from tests.stores import open_store
 
 T = TypeVar("T")
 DEADLINE_S = 5.0
@@ -133,7 +134,7 @@ class World:
     """Tells the scheduler things and watches what it says."""
 
     def __init__(
-        self, clock: TestClock, store: SqliteStore, bus: EmbeddedBus, registry: MemoryRegistry,
+        self, clock: TestClock, store: Store, bus: EmbeddedBus, registry: MemoryRegistry,
         engines: dict[str, EngineDouble], auth: AuthDouble, settings: SchedulerSettings,
     ) -> None:  # fmt: skip
         self.clock = clock

@@ -18,6 +18,8 @@ from typing import Any
 
 IDLE_S = 3.0
 """How long it stays without children and without an agent."""
+FIRST_S = 60.0
+"""How long it waits for the agent that started it: a busy machine may keep that one from connecting for a while."""
 
 
 def start_ticks(pid: int) -> int:
@@ -57,20 +59,32 @@ class Executor:
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind("executor.sock")
         self.listener.listen(8)
+        self.reachable = True
 
     def run(self) -> None:
         """Serve until nobody needs it."""
-        idle_since = time.monotonic()
+        idle_since, patience_s = time.monotonic(), FIRST_S
         while True:
             if self.children or self.connections:
-                idle_since = time.monotonic()
-            elif time.monotonic() - idle_since > IDLE_S:
+                idle_since, patience_s = time.monotonic(), IDLE_S
+            elif time.monotonic() - idle_since > patience_s and self.may_leave():
                 return
             sources: list[Any] = [self.listener, self.wake_read, *self.connections]
             readable, _, _ = select.select(sources, [], [], 1.0)
             for source in readable:
                 self._handle(source)
             self._reap()
+
+    def may_leave(self) -> bool:
+        """Take the address away; False when somebody had connected before that, who is served still.
+
+        Whoever comes later finds no address and starts another executor, which this one must not disturb.
+        """
+        if self.reachable:
+            self.reachable = False
+            Path("executor.sock").unlink(missing_ok=True)
+        waiting, _, _ = select.select([self.listener], [], [], 0)
+        return not waiting
 
     def _handle(self, source: Any) -> None:
         if source is self.listener:

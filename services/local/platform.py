@@ -1,0 +1,147 @@
+"""The wiring of the platform on real parts on one machine: parts first, then the services as processes."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx2
+import orjson
+
+from services.auth import dev_issuer
+from services.embedded.agents import HOST, Agent
+from services.embedded.folder import DataFolder, open_folder
+from services.local import parts
+from services.local.settings import LocalSettings
+from services.local.supervising import Supervisor
+from shared.errors import Unavailable
+from shared.runtime.clock import system_clock
+from shared.runtime.serving import HttpServer
+
+SERVICES: Final = ("auth", "scheduler", "monitor", "gateway")
+_FIRST_PORT: Final = {"auth": 18_100, "scheduler": 18_200, "monitor": 18_300}
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPlatform:
+    """A platform that runs: addresses of every copy of each service, and who keeps them alive."""
+
+    issuer: str
+    addresses: Mapping[str, tuple[str, ...]]
+    agents: Mapping[str, Agent]
+    parts: Mapping[str, str]
+    supervisor: Supervisor
+    folder: Path
+
+    @property
+    def gateway(self) -> str:
+        """The first gateway."""
+        return self.addresses["gateway"][0]
+
+    @property
+    def sites(self) -> dict[str, str]:
+        """Address of each site's agent."""
+        return {name: agent.address for name, agent in self.agents.items()}
+
+    async def wait_until_ready(self, deadline_s: float) -> None:
+        """Return when every copy says that it can do its work. Raises Unavailable naming the culprits."""
+        culprits: dict[str, str] = {}
+        try:
+            async with httpx2.AsyncClient(trust_env=False, timeout=5.0) as client, asyncio.timeout(deadline_s):
+                while culprits := await self._culprits(client):
+                    await asyncio.sleep(0.1)  # noqa: ASYNC110 - other processes have no event to wait for
+        except TimeoutError:
+            words = "; ".join(f"{name}: {culprit}" for name, culprit in culprits.items())
+            raise Unavailable(f"not ready within {deadline_s:g} s: {words}; logs are in {self.folder}/logs") from None
+
+    async def _culprits(self, client: httpx2.AsyncClient) -> dict[str, str]:
+        found = {}
+        for service, addresses in self.addresses.items():
+            for number, address in enumerate(addresses, 1):
+                if culprit := await _not_ready(client, address):
+                    found[f"{service}-{number}"] = culprit
+        return found
+
+
+async def _not_ready(client: httpx2.AsyncClient, address: str) -> str:
+    try:
+        answer = await client.get(f"{address}/readyz")
+    except httpx2.HTTPError as error:
+        return repr(error)
+    if answer.status_code == 200:
+        return ""
+    checks: dict[str, Any] = answer.json().get("checks", {})
+    return ", ".join(f"{name}: {word}" for name, word in checks.items() if word != "ok") or "starting"
+
+
+@contextlib.asynccontextmanager
+async def local_platform(settings: LocalSettings) -> AsyncIterator[LocalPlatform]:
+    """The platform on real parts, running and ready; ended in the opposite order."""
+    folder = open_folder(settings.data)
+    async with contextlib.AsyncExitStack() as stack:
+        amqp_url, sites = await asyncio.gather(
+            parts.open_broker(settings, folder, stack), parts.open_sites(settings, folder, stack)
+        )
+        issuer = await _issuer(folder, stack)
+        addresses = {service: _addresses(service, settings, folder) for service in SERVICES}
+        supervisor = Supervisor(folder.path / "logs")
+        stack.push_async_callback(supervisor.stop)
+        up = LocalPlatform(issuer, addresses, sites.agents, {"amqp": amqp_url}, supervisor, folder.path)
+        common = _environment(settings, folder, addresses, amqp_url, sites.file)
+        for service in SERVICES:
+            for number, address in enumerate(addresses[service], 1):
+                environment = common | {"SERAI_PORT": str(urlsplit(address).port)} | _own(service, number, issuer)
+                await supervisor.add(
+                    f"{service}-{number}", [sys.executable, "-m", "services", service], environment
+                )  # fmt: skip
+        await up.wait_until_ready(settings.ready_within_s)
+        yield up
+
+
+def _addresses(service: str, settings: LocalSettings, folder: DataFolder) -> tuple[str, ...]:
+    first = _FIRST_PORT.get(service, settings.port)
+    ports = [folder.port(f"{service}-{number}", first) for number in range(1, settings.copies + 1)]
+    return tuple(f"http://{HOST}:{port}" for port in ports)
+
+
+def _environment(
+    settings: LocalSettings, folder: DataFolder, addresses: Mapping[str, tuple[str, ...]], amqp_url: str, sites: Path
+) -> dict[str, str]:
+    """What every process is told."""
+    return {
+        "SERAI_SERVICE_TOKEN": folder.service_token,
+        "SERAI_DATABASE_URL": f"sqlite:///{folder.path}/{{service}}.sqlite",
+        "SERAI_AMQP_URL": amqp_url,
+        "SERAI_SITES": str(sites),
+        "SERAI_LOG_LEVEL": settings.log_level,
+    } | {f"SERAI_{service.upper()}_URL": ",".join(addresses[service]) for service in ("auth", "scheduler", "monitor")}
+
+
+def _own(service: str, number: int, issuer: str) -> dict[str, str]:
+    """What only this service is told."""
+    if service == "auth":
+        trusted = dev_issuer.trusted_as(issuer).model_dump(mode="json")
+        return {"SERAI_AUTH_ISSUERS": orjson.dumps([trusted]).decode(), "SERAI_AUTH_DEV_MODE": "true"}
+    if service == "gateway":
+        named = {
+            "issuer": issuer, "name": "Development issuer (demo users)", "demo_token_endpoint": f"{issuer}/demo/token",
+        }  # fmt: skip
+        return {"SERAI_GATEWAY_ISSUERS": orjson.dumps([named]).decode()}
+    if service == "monitor":
+        return {"SERAI_MONITOR_INSTANCE": f"monitor-{number}"}
+    return {}
+
+
+async def _issuer(folder: DataFolder, stack: contextlib.AsyncExitStack) -> str:
+    """The development issuer, served by this process."""
+    port = folder.port("issuer", 18_000)
+    url = f"http://{HOST}:{port}"
+    settings = dev_issuer.DevIssuerSettings(url=url, key_file=folder.path / "dev-issuer-key.json")
+    server = HttpServer(dev_issuer.assemble(settings, clock=system_clock).app, HOST, port)
+    await server.start()
+    stack.push_async_callback(server.stop)
+    return url

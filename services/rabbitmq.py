@@ -1,0 +1,88 @@
+"""`serai-platform rabbitmq declare|users|definitions`: what an administrator of the broker does, once.
+
+Added to the command by `services/__main__.py`; docs/rabbitmq.md is its handbook.
+"""
+
+import secrets
+import shlex
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+import yaml
+
+from shared.errors import Misconfigured
+from shared.runtime import logs
+
+Run = Callable[[Coroutine[Any, Any, None]], object]
+
+Vhost = Annotated[str, typer.Option(help="Virtual host of the platform.")]
+Amqp = Annotated[
+    str, typer.Option(envvar=["SERAI_AMQP_URL", "AMQP_URL"], help="RabbitMQ, as a user who may configure.")
+]
+
+
+def add_to(app: typer.Typer, run: Run) -> None:
+    """Add the commands of this module."""
+
+    def told(work: Coroutine[Any, Any, None]) -> None:
+        logs.configure("error")
+        run(work)
+
+    commands = typer.Typer(no_args_is_help=True, help="Prepare a RabbitMQ: topology, users, permissions.")
+
+    @commands.command()
+    def declare(amqp_url: Amqp = "") -> None:
+        """Make exchanges, queues and streams; changes nothing where they are as they should be."""
+        told(declare_at(amqp_url))
+
+    @commands.command()
+    def users(vhost: Vhost = "serai") -> None:
+        """Print the rabbitmqctl commands that make the virtual host, every user and its permissions."""
+        from shared.adapters.rabbitmq import permissions
+
+        for line in permissions.commands(vhost, permissions.all_permissions()):
+            print(shlex.join(["rabbitmqctl", *line]))
+
+    @commands.command()
+    def definitions(
+        passwords: Annotated[Path, typer.Option(help="YAML file: a password for each user.")], vhost: Vhost = "serai",
+    ) -> None:  # fmt: skip
+        """Print the same as a definitions file, with hashed passwords, for `rabbitmqctl import_definitions`."""
+        told(print_definitions(vhost, passwords))
+
+    app.add_typer(commands, name="rabbitmq")
+
+
+async def declare_at(url: str) -> None:
+    """Declare the topology. Raises Misconfigured, Unavailable."""
+    from shared.adapters.rabbitmq import declare
+
+    if not url:
+        raise Misconfigured("which RabbitMQ? Say --amqp-url amqp://user:password@host:5672/vhost, or set AMQP_URL")
+    await declare(url)
+    print("declared")
+
+
+async def print_definitions(vhost: str, file: Path) -> None:
+    """Print the definitions. Raises Misconfigured when the file does not fit."""
+    from shared.adapters.rabbitmq import permissions
+
+    users = permissions.all_permissions()
+    given = _passwords(file)
+    if missing := [one.user for one in users if not given.get(one.user)]:
+        raise Misconfigured(f"{file} has no password for {', '.join(missing)}; a line each: `{missing[0]}: secret`")
+    made = permissions.definitions(vhost, users, given, lambda: secrets.token_bytes(permissions.SALT_BYTES))
+    print(orjson.dumps(made, option=orjson.OPT_INDENT_2).decode())
+
+
+def _passwords(file: Path) -> dict[str, str]:
+    try:
+        found = yaml.safe_load(file.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise Misconfigured(f"cannot read {file}: {error}") from error
+    if not isinstance(found, dict):
+        raise Misconfigured(f"{file}: write one line for each user: `serai-gateway: secret`")
+    return {str(user): str(password) for user, password in found.items()}

@@ -1,0 +1,298 @@
+"""Transactions on one PostgreSQL database, many of them sharing one commit, all of them one after another.
+
+Used by `store.PostgresStore`. What a transaction costs is the wait for the disk and for the network, so bodies that
+wait while a commit runs go together into the next one, each behind its own savepoint.
+
+All writers of a database, in whatever process, take turns: a transaction holds an advisory lock from its begin to its
+commit. Hence transactions are serialisable without conflicts, a lease that was checked is good until the commit, and
+positions that a sequence gives become visible in their order: no reader sees n+1 before n. A copy that is stopped
+within its turn loses it by the server's idle-in-transaction time-out. Measured against parallel serialisable
+transactions: docs/decisions/010-writers-of-a-postgresql-database-take-turns.md.
+"""
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from sqlalchemy import Connection
+from sqlalchemy.util import await_only
+
+from shared.adapters.postgres.connecting import Driver, Limits, Link, cut, is_gone, may_succeed_again, translated
+from shared.adapters.sqlite_writer import consumed
+from shared.errors import OutcomeUnknown, Unavailable
+
+GROUP_LIMIT: Final = 256
+GROUP_S: Final = 0.03
+"""A group takes in no further body after 256 of them or 30 ms, so that nobody waits long for others' work."""
+TRIES: Final = 4
+"""Runs of one group when others (an operator's shell, a migration) make it fail by deadlock or conflict."""
+
+Body = Callable[[Connection], Any]
+
+
+class _Again(Exception):
+    """Others made the transaction fail; nothing happened."""
+
+
+class _Lost(Exception):
+    """The connection is gone, or the transaction as a whole; nothing of the group happened."""
+
+
+@dataclass(slots=True)
+class _Work:
+    body: Body
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Writer:
+    """Runs bodies one after another, in the order of `submit`, on a connection that nobody else uses.
+
+    `connect` opens one in autocommit mode; `turn` is the advisory lock's key.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[Link]], *, turn: int, where: str, limits: Limits) -> None:
+        self._connect = connect
+        self._begin = f"BEGIN; SELECT pg_advisory_xact_lock({turn})"
+        self._where = where
+        self._limits = limits
+        self._link: Link | None = None
+        self._queue: deque[_Work] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def submit(self, body: Body) -> asyncio.Future[Any]:
+        """Queue a body; the future is done once its commit is durable. Raises Unavailable when too much is queued."""
+        if self._closed:
+            raise Unavailable(f"{self._where} is closed", code="store_closed")
+        if len(self._queue) >= self._limits.queue:
+            raise Unavailable(
+                f"{len(self._queue)} transactions already wait for {self._where}", code="store_overloaded"
+            )
+        work = _Work(body, asyncio.get_running_loop().create_future())
+        self._queue.append(work)
+        if self._task is None:
+            self._task = asyncio.create_task(self._drain(), name="postgres.writer")
+        return work.future
+
+    async def close(self) -> None:
+        """Refuse new bodies, finish those that wait, close the connection."""
+        self._closed = True
+        while self._task is not None:
+            await asyncio.wait([self._task])
+        await self._drop()
+
+    # -- one group: begin, bodies, commit, deliver ----------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        try:
+            while self._queue:
+                await self._write_group()
+        except BaseException as error:
+            for work in self._queue:
+                _settle(work, Unavailable(f"the writer of {self._where} ended: {error!r}", code="store_failed"))
+            self._queue.clear()
+            raise
+        finally:
+            self._task = None
+
+    async def _write_group(self) -> None:
+        group: list[_Work] = []
+        failure: BaseException | None = None
+        try:
+            for tries_left in reversed(range(TRIES)):
+                try:
+                    failure = await self._attempt(group)
+                    break
+                except _Again as again:
+                    if not tries_left:
+                        failure = _cause(again, self._where)
+                        break
+                    await asyncio.sleep(random.uniform(0.005, 0.05))
+        except BaseException as error:
+            failure = translated(error, self._where) if isinstance(error, Exception) else error
+            group = group or self._everybody()
+        for work in group:
+            _settle(work, failure)
+        if failure is not None and not isinstance(failure, Exception):
+            raise failure
+
+    async def _attempt(self, group: list[_Work]) -> Exception | None:
+        """Run `group` again, or a new one from the queue, and commit it; why nobody of it knows what happened."""
+        link = await self._begun()
+        watch = asyncio.get_running_loop().call_later(self._limits.group_s, cut, link.driver)
+        try:
+            await link.connection.run_sync(self._run_bodies, link.driver, group)
+            return await self._commit(link.driver)
+        except (_Lost, psycopg.Error) as error:
+            await self._drop()
+            return _cause(error, self._where)
+        except _Again:
+            await self._roll_back(link.driver)
+            raise
+        except BaseException:
+            await self._drop()
+            raise
+        finally:
+            watch.cancel()
+
+    async def _commit(self, driver: Driver) -> Exception | None:
+        try:
+            await driver.execute("COMMIT", prepare=False)
+        except psycopg.Error as error:
+            if may_succeed_again(error):
+                raise _Again from error
+            await self._drop()
+            return OutcomeUnknown(f"{self._where} did not confirm a commit: {error}", code="store_failed")
+        return None
+
+    async def _begun(self) -> Link:
+        """A connection within a transaction whose turn it is; a kept one may have died meanwhile, then a new one."""
+        if self._link is not None:
+            try:
+                return await self._begin_on(self._link)
+            except psycopg.Error:
+                gone = is_gone(self._link.driver)
+                await self._drop()
+                if not gone:
+                    raise
+        self._link = await self._connect()
+        try:
+            return await self._begin_on(self._link)
+        except BaseException:
+            await self._drop()
+            raise
+
+    async def _begin_on(self, link: Link) -> Link:
+        watch = asyncio.get_running_loop().call_later(self._limits.lock_s + 1, cut, link.driver)
+        try:
+            await link.driver.execute(self._begin, prepare=False)
+        finally:
+            watch.cancel()
+        return link
+
+    def _everybody(self) -> list[_Work]:
+        """All that wait: the database is away for every one of them."""
+        waiting = list(self._queue)
+        self._queue.clear()
+        return waiting
+
+    async def _roll_back(self, driver: Driver) -> None:
+        try:
+            await driver.execute("ROLLBACK", prepare=False)
+        except psycopg.Error:
+            await self._drop()
+
+    async def _drop(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            await link.end()
+
+    # -- bodies: within `run_sync` --------------------------------------------------------------------------------
+
+    def _run_bodies(self, connection: Connection, driver: Driver, group: list[_Work]) -> None:
+        """Run the bodies of `group`, or, when it is empty, fill it from the queue."""
+        turn = _Turn(connection, driver, self._begin, self._where)
+        if group:
+            for work in group:
+                turn.run(work)
+            return
+        until = time.monotonic() + GROUP_S
+        while self._queue and len(group) < GROUP_LIMIT:
+            group.append(self._queue.popleft())
+            turn.run(group[-1])
+            if time.monotonic() >= until:
+                break
+
+
+class _Turn:
+    """One transaction while its bodies run: each body's exception undoes its own writes only."""
+
+    def __init__(self, connection: Connection, driver: Driver, begin: str, where: str) -> None:
+        self._connection = connection
+        self._driver = driver
+        self._begin = begin
+        self._where = where
+        self._empty = True
+        self._savepoint = ""
+
+    def run(self, work: _Work) -> None:
+        """Run one body. Raises _Again, _Lost."""
+        work.result, work.error = None, None
+        if not self._empty:
+            self._guard()
+        try:
+            work.result = consumed(work.body(self._connection))
+            self._still_ours()
+        except Exception as error:
+            if is_gone(self._driver):
+                raise _Lost from error
+            if may_succeed_again(error):
+                raise _Again from error
+            work.error = translated(error, self._where)
+            self._undo()
+        else:
+            self._empty = False
+            if self._savepoint:
+                self._savepoint = "used"
+
+    def _guard(self) -> None:
+        """Set a savepoint in front of a body that is not the first; a fresh one may be there."""
+        if self._savepoint == "":
+            self._command("SAVEPOINT body")
+        elif self._savepoint == "used":
+            self._command("RELEASE SAVEPOINT body; SAVEPOINT body")
+        self._savepoint = "fresh"
+
+    def _still_ours(self) -> None:
+        match self._status():
+            case TransactionStatus.INERROR:
+                raise RuntimeError("a body went on after a statement of it had failed; let the error out")
+            case TransactionStatus.IDLE:
+                raise RuntimeError("a body must not commit or roll back; the store does")
+
+    def _undo(self) -> None:
+        if self._status() == TransactionStatus.IDLE and not self._empty:
+            raise _Lost("a body ended the transaction of the whole group")
+        if self._empty:
+            self._command(self._begin if self._status() == TransactionStatus.IDLE else f"ROLLBACK; {self._begin}")
+            return
+        self._command("ROLLBACK TO SAVEPOINT body")
+        self._savepoint = "fresh"
+
+    def _status(self) -> TransactionStatus:
+        return TransactionStatus(self._driver.pgconn.transaction_status)
+
+    def _command(self, words: str) -> None:
+        try:
+            await_only(self._driver.execute(words, prepare=False))
+        except psycopg.Error as error:
+            raise (_Again if may_succeed_again(error) else _Lost) from error
+
+
+def _cause(error: BaseException, where: str) -> Exception:
+    """What the error behind one of ours means to callers; never the bare error of a statement."""
+    cause = error if isinstance(error, psycopg.Error) else error.__cause__
+    meant = translated(cause, where) if isinstance(cause, Exception) else None
+    if isinstance(meant, Unavailable):
+        return meant
+    return Unavailable(f"{where} did not take the transaction: {cause or error}", code="store_failed")
+
+
+def _settle(work: _Work, failure: BaseException | None) -> None:
+    error = work.error or failure
+    if work.future.done():
+        return
+    if error is None:
+        work.future.set_result(work.result)
+    elif isinstance(error, Exception):
+        work.future.set_exception(error)
+    else:
+        work.future.cancel()

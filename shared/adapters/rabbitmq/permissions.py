@@ -1,0 +1,117 @@
+"""Each service's user of the broker and what it may do there, made from `routes.ACCESS`. Pure.
+
+RabbitMQ checks three patterns on names (configure, write, read) and, when something is published to a topic exchange,
+one more on the routing key. Services may configure nothing: the user `serai-deploy` declares the topology, once.
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from shared.adapters.rabbitmq import topology
+from shared.contracts import routes
+from shared.contracts.routes import Access
+
+NOTHING: Final = "^$"
+ANYTHING: Final = ".*"
+DEPLOY: Final = "serai-deploy"
+SALT_BYTES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """Patterns as the broker takes them; `topics` are (exchange, pattern of routing keys to write)."""
+
+    user: str
+    configure: str
+    write: str
+    read: str
+    topics: tuple[tuple[str, str], ...] = ()
+
+
+def all_permissions(access: Mapping[str, Access] = routes.ACCESS) -> tuple[Permissions, ...]:
+    """Those of every user, the deploying one first."""
+    services = (permissions(name, one) for name, one in access.items())
+    return (Permissions(DEPLOY, ANYTHING, ANYTHING, ANYTHING), *services)
+
+
+def permissions(name: str, access: Access) -> Permissions:
+    """What `access` needs and nothing more."""
+    return Permissions(
+        user=user_of(name),
+        configure=NOTHING,
+        write=_one_of(map(re.escape, topology.exchanges_of(access))),
+        read=_one_of(map(re.escape, topology.queues_of(access))),
+        topics=tuple((exchange, _one_of(map(_key_pattern, keys))) for exchange, keys in access.publishes),
+    )
+
+
+def user_of(name: str) -> str:
+    """The broker's user of a service."""
+    return f"serai-{name}"
+
+
+def commands(vhost: str, given: Iterable[Permissions]) -> list[list[str]]:
+    """Arguments of `rabbitmqctl`, one command each; `add_user` asks for its password on standard input."""
+    return [
+        ["add_vhost", vhost],
+        *(line for one in given for line in _commands_of(vhost, one)),
+    ]
+
+
+def definitions(
+    vhost: str, given: Iterable[Permissions], passwords: Mapping[str, str], salt: Callable[[], bytes]
+) -> dict[str, Any]:
+    """The same as a definitions file (`rabbitmqctl import_definitions`); `passwords` by user.
+
+    `salt` gives four random bytes. Raises KeyError for a user without a password.
+    """
+    users = tuple(given)
+    return {
+        "vhosts": [{"name": vhost}],
+        "users": [
+            {
+                "name": one.user, "password_hash": _hash(passwords[one.user], salt()),
+                "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": "",
+            }
+            for one in users
+        ],
+        "permissions": [
+            {"user": one.user, "vhost": vhost, "configure": one.configure, "write": one.write, "read": one.read}
+            for one in users
+        ],
+        "topic_permissions": [
+            {"user": one.user, "vhost": vhost, "exchange": exchange, "write": keys, "read": NOTHING}
+            for one in users
+            for exchange, keys in one.topics
+        ],
+    }  # fmt: skip
+
+
+def _commands_of(vhost: str, one: Permissions) -> list[list[str]]:
+    return [
+        ["add_user", one.user],
+        ["set_permissions", "-p", vhost, one.user, one.configure, one.write, one.read],
+        *(["set_topic_permissions", "-p", vhost, one.user, exchange, keys, NOTHING] for exchange, keys in one.topics),
+    ]
+
+
+def _one_of(patterns: Iterable[str]) -> str:
+    found = list(patterns)
+    return f"^({'|'.join(found)})$" if found else NOTHING
+
+
+def _key_pattern(pattern: str) -> str:
+    """An AMQP topic pattern as a regular expression; `#` only where it stands alone or at the end."""
+    if pattern == "#":
+        return ANYTHING
+    words = [{"*": r"[^.]+"}.get(word, re.escape(word)) for word in pattern.removesuffix(".#").split(".")]
+    return r"\.".join(words) + (r"(\..+)?" if pattern.endswith(".#") else "")
+
+
+def _hash(password: str, salt: bytes) -> str:
+    """RabbitMQ's salted SHA-256 (its documentation, "Password Hashing")."""
+    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()

@@ -1,0 +1,68 @@
+"""Which store the services' tests run on.
+
+The modules in `ON_BOTH` run twice, on SQLite and on PostgreSQL; `--store=postgres` runs everything that opens a store
+on PostgreSQL, `--store=sqlite` nothing. The fast set never needs a server.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.adapters.postgres import throwaway
+from tests import postgres, stores
+
+UNIT = Path(__file__).parent / "unit"
+ON_BOTH = (
+    "auth/test_service.py",
+    "auth/test_signing_keys.py",
+    "gateway/test_listing.py",
+    "gateway/test_streams.py",
+    "gateway/test_submitting.py",
+    "monitor/test_keeping_live.py",
+    "monitor/test_store.py",
+    "monitor/test_watching_live.py",
+    "scheduler/test_histories.py",
+    "scheduler/test_store.py",
+)
+ON_POSTGRES = pytest.param(stores.POSTGRES, marks=pytest.mark.postgres)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--store", choices=("both", stores.SQLITE, stores.POSTGRES), default="both", help=__doc__)
+    parser.addoption("--all-points", action="store_true", help="crash tests: at every call instead of a sample of them")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "sqlite_only(reason): not run on PostgreSQL")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "store_kind" not in metafunc.fixturenames:
+        return
+    wanted = metafunc.config.getoption("--store")
+    if not metafunc.definition.path.is_relative_to(UNIT):
+        return
+    if metafunc.definition.get_closest_marker("sqlite_only"):
+        return
+    module = str(metafunc.definition.path.relative_to(UNIT))
+    if wanted == stores.POSTGRES:
+        metafunc.parametrize("store_kind", [ON_POSTGRES], indirect=True)
+    elif wanted == "both" and module in ON_BOTH and metafunc.config.option.markexpr != "fast":
+        metafunc.parametrize("store_kind", [stores.SQLITE, ON_POSTGRES], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def store_kind(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What this test's stores are."""
+    kind = getattr(request, "param", stores.SQLITE)
+    if kind == stores.POSTGRES and throwaway.installed() is None:
+        pytest.skip(postgres.MISSING)
+    with stores.of_kind(kind):
+        yield kind
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_server_outlives_the_run() -> Iterator[None]:
+    yield
+    postgres.stop_shared()

@@ -1,0 +1,82 @@
+"""The data folder: one owner at a time, ports that stay, and words for whoever cannot have it."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from services.embedded.folder import next_free_port, open_folder
+from services.embedded.running import fresh_folder
+from services.embedded.sites import BUILT_IN, read_sites
+from shared.errors import Misconfigured
+from tests.builders import NOON
+
+pytestmark = pytest.mark.fast
+
+SITE = "- {name: brno, country: CZ, vos: [vo.bio.example], cores: 1, memory_mib: 512}\n"
+
+
+def test_secret_and_ports_stay_the_same_over_a_restart(tmp_path: Path) -> None:
+    first = open_folder(tmp_path / "data")
+    port = first.port("gateway", 19_500)
+    first.lock.close()
+    again = open_folder(tmp_path / "data")
+    assert (again.service_token, again.port("gateway", 19_500)) == (first.service_token, port)
+    assert (tmp_path / "data" / "platform.json").stat().st_mode & 0o077 == 0
+
+
+def test_a_port_that_somebody_took_meanwhile_is_left_to_them(tmp_path: Path) -> None:
+    folder = open_folder(tmp_path / "data")
+    port = folder.port("gateway", 19_500)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        assert folder.port("gateway", 19_500) > port
+
+
+def test_two_names_never_get_the_same_port(tmp_path: Path) -> None:
+    folder = open_folder(tmp_path / "data")
+    assert folder.port("gateway", 19_500) != folder.port("issuer", 19_500)
+    assert next_free_port(19_500, {19_500}) > 19_500
+
+
+def test_a_folder_has_one_owner(tmp_path: Path) -> None:
+    owner = open_folder(tmp_path / "data")
+    with pytest.raises(Misconfigured, match=r"another platform is running on .*--data FOLDER"):
+        open_folder(tmp_path / "data")
+    owner.lock.close()
+    open_folder(tmp_path / "data")
+
+
+def test_a_folder_that_cannot_be_written_is_told_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Misconfigured, match=r"cannot write to the data folder .*--data FOLDER"):
+        open_folder(tmp_path / "file")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"ports": {}}'])
+def test_a_damaged_note_of_the_folder_is_told_with_its_name(tmp_path: Path, content: str) -> None:
+    open_folder(tmp_path).lock.close()
+    (tmp_path / "platform.json").write_text(content)
+    with pytest.raises(Misconfigured, match=r"platform\.json cannot be read; remove it"):
+        open_folder(tmp_path)
+
+
+def test_each_run_has_its_own_folder_even_in_the_same_second(tmp_path: Path) -> None:
+    first = fresh_folder(NOON, tmp_path)
+    first.mkdir()
+    assert first.name == "2026-11-24_12-00-00" and fresh_folder(NOON, tmp_path).name == "2026-11-24_12-00-00_2"
+
+
+def test_the_sites_are_the_built_in_ones_or_those_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "sites.yaml").write_text(SITE)
+    assert read_sites(None) == BUILT_IN
+    assert [site.name for site in read_sites(tmp_path / "sites.yaml")] == ["brno"]
+
+
+@pytest.mark.parametrize("content", ["[]", SITE + SITE])
+def test_a_file_names_at_least_one_site_and_each_once(tmp_path: Path, content: str) -> None:
+    (tmp_path / "sites.yaml").write_text(content)
+    with pytest.raises(Misconfigured, match="at least one site, and each name once"):
+        read_sites(tmp_path / "sites.yaml")
