@@ -6,7 +6,7 @@ BUS ?= embedded
 NOMAD ?= embedded
 ARGS ?=
 
-.PHONY: run up test fast lint types contracts format bench docs docs-check lock clean
+.PHONY: run up up-real run-real test fast lint types contracts format bench docs docs-check lock clean
 .DEFAULT_GOAL := run
 
 # -- set-up -------------------------------------------------------------------------------------------------------
@@ -30,6 +30,14 @@ run: $(VENV)/.run-ready  ## run the example jobs on the embedded platform (BUS=a
 
 up: $(VENV)/.run-ready  ## start the embedded platform and leave it running
 	@$(BIN)/serai-platform up --bus $(BUS) --nomad $(NOMAD) $(ARGS)
+
+up-real: $(VENV)/.run-ready  ## start it on real parts, every service a process: RabbitMQ, PostgreSQL, Consul, Nomad
+	@tests/set-up
+	@$(BIN)/serai-platform up-real $(ARGS)
+
+run-real: $(VENV)/.run-ready  ## run the example jobs on real parts
+	@tests/set-up
+	@$(BIN)/serai-platform run-real $(ARGS)
 
 # -- development --------------------------------------------------------------------------------------------------
 

@@ -98,7 +98,7 @@ def _accepted(told: dict[str, object]) -> float:
 
 def _drained(up: Up) -> None:
     """Wait until the scheduler has taken everything in, so that the next round begins with nothing owed."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     with up.client() as client:
         while client.get("/v1/jobs", params={"state": "accepted", "limit": 1}).raise_for_status().json()["items"]:
             if time.monotonic() > until:

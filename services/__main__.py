@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services import dead_letters, rabbitmq
+from services import databases, dead_letters, rabbitmq
 from services.auth import operating
 from shared.errors import Misconfigured, SeraiError
 from shared.runtime import logs
@@ -37,6 +37,9 @@ Nomad = Annotated[
 Sites = Annotated[
     Path | None, typer.Option(envvar="SERAI_UP_SITES", help="YAML file of sites instead of the three built-in ones.")
 ]
+
+RealData = Annotated[Path | None, typer.Option(help="New folder for the parts' data and logs; else a fresh one.")]
+Copies = Annotated[int, typer.Option(help="Copies of each service (more than one needs PostgreSQL).")]
 
 
 @app.command()
@@ -68,6 +71,29 @@ def run(
     folder = data or results / running.PLATFORM
     settings = _embedded(port=port, data=folder, sites=sites, bus=bus, nomad=nomad, log_level=log_level, end_tasks=True)
     raise typer.Exit(_run(running.run_examples(settings, examples, results)))
+
+
+@app.command("up-real")
+def up_real(
+    port: Port = 8080, data: RealData = None, nomad: Nomad = "auto", copies: Copies = 1, log_level: str = "info"
+) -> None:
+    """Start the platform on real parts (RabbitMQ, PostgreSQL, Consul, Nomad), each service a process of its own."""
+    from services.local import running
+
+    raise typer.Exit(_run(running.up(_local(port, data, nomad, copies, log_level))))
+
+
+@app.command("run-real")
+def run_real(
+    examples: Annotated[Path, typer.Option(help="Folder of example jobs.")] = Path("examples"),
+    port: Port = 8080, data: RealData = None, nomad: Nomad = "auto", copies: Copies = 1, log_level: str = "info",
+) -> None:  # fmt: skip
+    """Run the example jobs on real parts; exit 0 only if each ended as expected."""
+    from services.embedded.running import fresh_folder
+    from services.local import running
+
+    settings = _local(port, data, nomad, copies, log_level, end_tasks=True)
+    raise typer.Exit(_run(running.run_examples(settings, examples, fresh_folder(datetime.now()))))
 
 
 @app.command()
@@ -156,6 +182,22 @@ def docs(
 
 
 operating.add_to(app)
+app.add_typer(databases.app, name="db")
+
+
+def _local(port: int, data: Path | None, nomad: str, copies: int, log_level: str, end_tasks: bool = False) -> Any:
+    from services.local.settings import LocalSettings
+
+    logs.configure("warning")
+    return LocalSettings(
+        port=port, data=data, nomad=nomad, copies=copies, log_level=_level(log_level), end_tasks=end_tasks
+    )
+
+
+def _level(word: str) -> Any:
+    if word not in ("debug", "info", "warning", "error"):
+        raise typer.BadParameter(f"log level {word!r}: choose debug, info, warning or error")
+    return word
 
 
 def _alone(service: str, work: Any) -> None:

@@ -196,7 +196,7 @@ class JobSpec(Value):
     @classmethod
     def _env_names(cls, env: dict[str, str]) -> dict[str, str]:
         for name in env:
-            if not ENV_NAME.match(name):
+            if not ENV_NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is not a name for an environment variable (letters, digits, _)")
             if name.startswith(RESERVED_ENV_PREFIXES):
                 raise ValueError(f"{name!r} is reserved: names beginning NOMAD_ or SERAI_ are set by the platform")
@@ -206,7 +206,7 @@ class JobSpec(Value):
     @classmethod
     def _label_names(cls, labels: dict[str, str]) -> dict[str, str]:
         for name, value in labels.items():
-            if not re.match(r"^[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$", name):
+            if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?", name):
                 raise ValueError(f"label name {name[:80]!r} must be 1 to 63 letters, digits, '.', '_', '-', '/'")
             if len(value) > 255:
                 raise ValueError(f"label {name!r} is longer than 255 characters")

@@ -81,8 +81,14 @@ class Access:
         self._trust = TrustWatch(auth, clock)
 
     async def caller(self, request: Request) -> Caller:
-        """The caller of a request. Raises Refused (`unauthenticated`, `token_expired`) or Unavailable."""
-        return await self.verify(bearer(request.headers.get("authorization", "")))
+        """The caller of a request. Raises Refused (`unauthenticated`, `token_expired`, `suspended`) or Unavailable.
+
+        Two tokens in one request are a way to show one to a proxy and the other to us (RFC 6750, section 2).
+        """
+        headers = request.headers.getlist("authorization")
+        if len(headers) > 1 or "access_token" in request.query_params:
+            raise Refused("send exactly one access token, in one Authorization header", code="invalid_request")
+        return await self.verify(bearer(headers[0] if headers else ""))
 
     def fresh(self, token: str) -> Caller | None:
         """The caller if that is known without asking, and so is that nothing was suspended in the last seconds."""

@@ -63,6 +63,8 @@ class Front:
         token, if_none_match = "", None
         for name, value in scope["headers"]:
             if name == b"authorization":
+                if token:
+                    return False
                 token = value.decode("latin-1").removeprefix("Bearer ")
             elif name == b"if-none-match":
                 if_none_match = value.decode("latin-1")

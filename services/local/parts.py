@@ -1,61 +1,147 @@
-"""The real parts under the services: a broker, databases, sites. Each is opened by a stack and ended with it."""
+"""The real parts under the services: broker, databases, Consul, sites. Each is opened by a stack and ended with it."""
 
 import contextlib
-import json
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Final
 
+import httpx2
 import yaml
 
 from services.embedded.agents import MHZ_PER_CORE, Agent, open_agents
 from services.embedded.folder import DataFolder
 from services.embedded.settings import EmbeddedSettings
-from services.embedded.sites import read_sites
+from services.embedded.sites import BUILT_IN, EmbeddedSite
 from services.local.settings import LocalSettings
+from shared.adapters.consul import throwaway as consul
+from shared.adapters.postgres import throwaway as postgres
 from shared.adapters.rabbitmq.throwaway import broker
+from shared.errors import Misconfigured
+
+SERVICES: Final = ("auth", "scheduler", "monitor", "gateway")
+HOME_DATACENTER: Final = "dc1"
+AWAY_DATACENTER: Final = "dc2"
+AWAY: Final = frozenset({"bari"})
+"""Sites that register in the other of the two WAN-joined Consul datacenters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sites:
-    """The sites' agents, and the file that tells scheduler and monitor of them."""
+@dataclass(slots=True)
+class Parts:
+    """What was opened: how processes are told of it (`environment`), and what people are told (`addresses`)."""
 
     agents: Mapping[str, Agent]
-    file: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    addresses: dict[str, str] = field(default_factory=dict)
+    consuls: Mapping[str, consul.ThrowAwayConsul] = field(default_factory=dict)
+    database: postgres.ThrowAway | None = None
 
 
-async def open_sites(settings: LocalSettings, folder: DataFolder, stack: contextlib.AsyncExitStack) -> Sites:
-    """Real Nomad regions, or embedded agents in this process."""
-    built_in = read_sites(None)
+async def open_parts(settings: LocalSettings, folder: DataFolder, stack: contextlib.AsyncExitStack) -> Parts:
+    """Everything under the services, ready."""
     embedded = EmbeddedSettings(nomad=settings.nomad, end_tasks=settings.end_tasks)
-    agents = await open_agents(built_in, folder, embedded, stack)
-    clusters = [{"name": name, "address": agent.address, "region": name} for name, agent in agents.items()]
-    rows = {
-        "clusters": clusters,
+    parts = Parts(await open_agents(BUILT_IN, folder, embedded, stack))
+    await _open_database(parts, settings, folder, stack)
+    parts.environment["SERAI_AMQP_URL"] = settings.amqp_url or await stack.enter_async_context(
+        broker(folder.path / "rabbitmq")
+    )
+    parts.addresses["rabbitmq"] = parts.environment["SERAI_AMQP_URL"]
+    await _open_registry(parts, settings, folder, stack)
+    return parts
+
+
+async def _open_database(
+    parts: Parts, settings: LocalSettings, folder: DataFolder, stack: contextlib.AsyncExitStack
+) -> None:
+    """One PostgreSQL with a database for each service, or an SQLite file for each."""
+    if settings.store == "sqlite" or (settings.store == "auto" and postgres.installed() is None):
+        if settings.copies > 1:
+            raise Misconfigured("several copies of a service need PostgreSQL: 'apt-get install postgresql'")
+        parts.environment["SERAI_DATABASE_URL"] = f"sqlite:///{folder.path}/{{service}}.sqlite"
+        parts.addresses["database"] = f"{folder.path}/*.sqlite"
+        return
+    folder.path.chmod(0o711)  # PostgreSQL runs as another user
+    parts.database = await stack.enter_async_context(postgres.server(folder.path / "postgres"))
+    for service in SERVICES:
+        await parts.database.database(f"serai_{service}")
+    parts.environment["SERAI_DATABASE_URL"] = parts.database.url("serai_{service}")
+    parts.addresses["database"] = f"127.0.0.1:{parts.database.port} (databases serai_auth, serai_gateway, ...)"
+
+
+async def _open_registry(
+    parts: Parts, settings: LocalSettings, folder: DataFolder, stack: contextlib.AsyncExitStack
+) -> None:
+    """Two Consul datacenters in which the sites are registered, or all in a file."""
+    file = folder.path / "sites.yaml"
+    parts.environment["SERAI_SITES"] = str(file)
+    if settings.registry == "file" or (settings.registry == "auto" and consul.installed() is None):
+        file.write_text(yaml.safe_dump(_in_file(parts.agents), sort_keys=False))
+        parts.addresses["sites"] = str(file)
+        return
+    names = (HOME_DATACENTER, AWAY_DATACENTER)
+    parts.consuls = await stack.enter_async_context(consul.datacenters(names, folder.path / "consul"))
+    for site in BUILT_IN:
+        await _register(parts.consuls[_datacenter(site)], site, parts.agents[site.name].address)
+    file.write_text(yaml.safe_dump(_in_consul(parts.agents), sort_keys=False))
+    parts.environment["SERAI_CONSUL__ADDRESS"] = parts.consuls[HOME_DATACENTER].address
+    parts.addresses |= {f"consul {name}": agent.address for name, agent in parts.consuls.items()}
+
+
+def _datacenter(site: EmbeddedSite) -> str:
+    return AWAY_DATACENTER if site.name in AWAY else HOME_DATACENTER
+
+
+def _in_file(agents: Mapping[str, Agent]) -> dict[str, Sequence[dict[str, Any]]]:
+    """Clusters and sites with every address and fact."""
+    return {
+        "clusters": [{"name": name, "address": agent.address, "region": name} for name, agent in agents.items()],
         "sites": [
             {
                 "name": site.name, "cluster": site.name, "country": site.country, "vos": list(site.vos),
                 "hardware": list(site.hardware), "mhz_per_core": MHZ_PER_CORE,
                 "carbon_g_per_kwh": site.carbon_g_per_kwh, "cost_per_core_hour": site.cost_per_core_hour,
             }
-            for site in built_in
+            for site in BUILT_IN
         ],
     }  # fmt: skip
-    file = folder.path / "sites.yaml"
-    file.write_text(yaml.safe_dump(rows, sort_keys=False))
-    return Sites(agents, file)
 
 
-async def open_broker(settings: LocalSettings, folder: DataFolder, stack: contextlib.AsyncExitStack) -> str:
-    """The URL of a RabbitMQ."""
-    if settings.amqp_url:
-        return settings.amqp_url
-    return await stack.enter_async_context(broker(folder.path / "rabbitmq"))
+def _in_consul(agents: Mapping[str, Agent]) -> dict[str, Sequence[dict[str, Any]]]:
+    """Which sites there may be and how far each is trusted; where they are is left to Consul."""
+    return {
+        "clusters": [{"name": name, "region": name} for name in agents],
+        "sites": [
+            {
+                "name": site.name, "datacenter": _datacenter(site), "allowed_hosts": ["127.0.0.1"],
+                "plain_http": True, "vos": list(site.vos),
+            }
+            for site in BUILT_IN
+        ],
+    }  # fmt: skip
 
 
-def private_file(path: Path, content: object) -> Path:
-    """A JSON file that only its owner can read."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(content, file)
+async def _register(agent: consul.ThrowAwayConsul, site: EmbeddedSite, address: str) -> None:
+    """What the site's operator registers at the Consul agent beside their Nomad (docs/consul.md)."""
+    meta = {
+        "site": site.name, "country": site.country, "vos": ",".join(site.vos), "nomad_address": address,
+        "nomad_region": site.name, "hardware": ",".join(site.hardware), "mhz_per_core": str(MHZ_PER_CORE),
+        "carbon_g_per_kwh": str(site.carbon_g_per_kwh), "cost_per_core_hour": str(site.cost_per_core_hour),
+    }  # fmt: skip
+    host, _, port = address.removeprefix("http://").partition(":")
+    check = {"HTTP": f"{address}/v1/agent/health?type=server", "Interval": "1s", "Timeout": "1s"}
+    body = {
+        "ID": f"serai-site-{site.name}", "Name": "serai-site", "Address": host, "Port": int(port), "Meta": meta,
+        "Check": check,
+    }  # fmt: skip
+    async with httpx2.AsyncClient(base_url=agent.address, trust_env=False, timeout=5.0) as client:
+        (await client.put("/v1/agent/service/register", json=body)).raise_for_status()
+
+
+def folder_for(settings: LocalSettings, fresh: Path) -> Path:
+    """The folder to use. Raises Misconfigured when it was used before."""
+    path = settings.data or fresh
+    if (path / "platform.json").exists():
+        raise Misconfigured(
+            f"{path} was used before, and its parts were thrown away: choose a new folder, --data FOLDER"
+        )
     return path

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +14,17 @@ import httpx2
 import orjson
 
 from services.auth import dev_issuer
-from services.embedded.agents import HOST, Agent
+from services.embedded.agents import HOST
 from services.embedded.folder import DataFolder, open_folder
-from services.local import parts
+from services.local.parts import SERVICES, Parts, folder_for, open_parts
 from services.local.settings import LocalSettings
 from services.local.supervising import Supervisor
 from shared.errors import Unavailable
 from shared.runtime.clock import system_clock
 from shared.runtime.serving import HttpServer
 
-SERVICES: Final = ("auth", "scheduler", "monitor", "gateway")
 _FIRST_PORT: Final = {"auth": 18_100, "scheduler": 18_200, "monitor": 18_300}
+_LOOK_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,7 @@ class LocalPlatform:
 
     issuer: str
     addresses: Mapping[str, tuple[str, ...]]
-    agents: Mapping[str, Agent]
-    parts: Mapping[str, str]
+    parts: Parts
     supervisor: Supervisor
     folder: Path
 
@@ -45,25 +45,32 @@ class LocalPlatform:
     @property
     def sites(self) -> dict[str, str]:
         """Address of each site's agent."""
-        return {name: agent.address for name, agent in self.agents.items()}
+        return {name: agent.address for name, agent in self.parts.agents.items()}
 
     async def wait_until_ready(self, deadline_s: float) -> None:
         """Return when every copy says that it can do its work. Raises Unavailable naming the culprits."""
         culprits: dict[str, str] = {}
         try:
             async with httpx2.AsyncClient(trust_env=False, timeout=5.0) as client, asyncio.timeout(deadline_s):
-                while culprits := await self._culprits(client):
-                    await asyncio.sleep(0.1)  # noqa: ASYNC110 - other processes have no event to wait for
+                while True:
+                    if not (culprits := await self.culprits(client)):
+                        return
+                    await asyncio.sleep(_LOOK_S)
         except TimeoutError:
             words = "; ".join(f"{name}: {culprit}" for name, culprit in culprits.items())
             raise Unavailable(f"not ready within {deadline_s:g} s: {words}; logs are in {self.folder}/logs") from None
 
-    async def _culprits(self, client: httpx2.AsyncClient) -> dict[str, str]:
+    async def culprits(self, client: httpx2.AsyncClient) -> dict[str, str]:
+        """Of every copy that is not ready, what it waits for. Raises Unavailable for one that ends again and again."""
         found = {}
         for service, addresses in self.addresses.items():
             for number, address in enumerate(addresses, 1):
+                name = f"{service}-{number}"
                 if culprit := await _not_ready(client, address):
-                    found[f"{service}-{number}"] = culprit
+                    found[name] = culprit
+        for kept in self.supervisor.kept.values():
+            if kept.name in found and kept.restarts >= 3:
+                raise Unavailable(f"{kept.name} ends again and again:\n{kept.last_words()}")
         return found
 
 
@@ -81,23 +88,20 @@ async def _not_ready(client: httpx2.AsyncClient, address: str) -> str:
 @contextlib.asynccontextmanager
 async def local_platform(settings: LocalSettings) -> AsyncIterator[LocalPlatform]:
     """The platform on real parts, running and ready; ended in the opposite order."""
-    folder = open_folder(settings.data)
     async with contextlib.AsyncExitStack() as stack:
-        amqp_url, sites = await asyncio.gather(
-            parts.open_broker(settings, folder, stack), parts.open_sites(settings, folder, stack)
-        )
+        fresh = Path(tempfile.gettempdir()) / f"serai-real-{system_clock():%Y%m%d-%H%M%S-%f}"
+        folder = open_folder(folder_for(settings, fresh))
+        parts = await open_parts(settings, folder, stack)
         issuer = await _issuer(folder, stack)
         addresses = {service: _addresses(service, settings, folder) for service in SERVICES}
         supervisor = Supervisor(folder.path / "logs")
         stack.push_async_callback(supervisor.stop)
-        up = LocalPlatform(issuer, addresses, sites.agents, {"amqp": amqp_url}, supervisor, folder.path)
-        common = _environment(settings, folder, addresses, amqp_url, sites.file)
+        up = LocalPlatform(issuer, addresses, parts, supervisor, folder.path)
+        common = parts.environment | _common(settings, folder, addresses)
         for service in SERVICES:
             for number, address in enumerate(addresses[service], 1):
                 environment = common | {"SERAI_PORT": str(urlsplit(address).port)} | _own(service, number, issuer)
-                await supervisor.add(
-                    f"{service}-{number}", [sys.executable, "-m", "services", service], environment
-                )  # fmt: skip
+                await supervisor.add(f"{service}-{number}", [sys.executable, "-m", "services", service], environment)
         await up.wait_until_ready(settings.ready_within_s)
         yield up
 
@@ -108,17 +112,11 @@ def _addresses(service: str, settings: LocalSettings, folder: DataFolder) -> tup
     return tuple(f"http://{HOST}:{port}" for port in ports)
 
 
-def _environment(
-    settings: LocalSettings, folder: DataFolder, addresses: Mapping[str, tuple[str, ...]], amqp_url: str, sites: Path
-) -> dict[str, str]:
-    """What every process is told."""
-    return {
-        "SERAI_SERVICE_TOKEN": folder.service_token,
-        "SERAI_DATABASE_URL": f"sqlite:///{folder.path}/{{service}}.sqlite",
-        "SERAI_AMQP_URL": amqp_url,
-        "SERAI_SITES": str(sites),
-        "SERAI_LOG_LEVEL": settings.log_level,
-    } | {f"SERAI_{service.upper()}_URL": ",".join(addresses[service]) for service in ("auth", "scheduler", "monitor")}
+def _common(settings: LocalSettings, folder: DataFolder, addresses: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """What every process is told, beside the parts."""
+    told = {"SERAI_SERVICE_TOKEN": folder.service_token, "SERAI_LOG_LEVEL": settings.log_level}
+    asked = ("auth", "scheduler", "monitor")
+    return told | {f"SERAI_{service.upper()}_URL": ",".join(addresses[service]) for service in asked}
 
 
 def _own(service: str, number: int, issuer: str) -> dict[str, str]:

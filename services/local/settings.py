@@ -12,7 +12,10 @@ class LocalSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SERAI_LOCAL_", frozen=True, extra="forbid")
 
-    data: Path = Field(Path(".serai-real"), description="Folder for everything: databases, brokers, agents, logs.")
+    data: Path | None = Field(
+        None, description="Folder for everything: databases, broker, agents, logs. Empty = a fresh one. It must be "
+        "new: the parts in it are thrown away, unlike those of `serai-platform up`."
+    )  # fmt: skip
     port: int = Field(8080, ge=1, le=65535, description="TCP port of the first gateway; the next free one if taken.")
     nomad: str = Field("auto", description="`auto`, `embedded`, or the path of a nomad; see SERAI_UP_NOMAD.")
     copies: int = Field(1, ge=1, le=4, description="Copies of each of the four services.")

@@ -65,6 +65,10 @@ class Kept:
         if self.process is not None and self.process.returncode is None:
             self.process.send_signal(number)
 
+    def last_words(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-1500:]
+
     async def _spawn(self) -> None:
         with self.log.open("ab") as output:
             self.process = await asyncio.create_subprocess_exec(

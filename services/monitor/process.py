@@ -17,5 +17,5 @@ async def work(ground: Backing) -> None:
         watches={name: cluster.watch for name, cluster in sites.clusters.items()}, scheduler=ground.ask("scheduler"),
         verifier=ground.verifier(), clock=system_clock, tracer=ground.tracer,
     )  # fmt: skip
-    service.tasks["registry"] = sites.follow
+    service.tasks.update(sites.tasks)
     await ground.serve(service)

@@ -17,5 +17,5 @@ async def work(ground: Backing) -> None:
         engines={name: cluster.engine for name, cluster in sites.clusters.items()}, auth=ground.ask("auth"),
         verifier=ground.verifier(), clock=system_clock, tracer=ground.tracer,
     )  # fmt: skip
-    service.tasks["registry"] = sites.follow
+    service.tasks.update(sites.tasks)
     await ground.serve(service)

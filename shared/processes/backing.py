@@ -6,14 +6,15 @@ Each service's `process.py` opens one `Backing`, assembles the service by its ow
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from pydantic_settings import BaseSettings
 
+from shared.adapters.consul import ConsulAgent, ConsulServices, Copy
 from shared.adapters.rabbitmq import AmqpBus, declare
 from shared.adapters.stores import open_store_at
 from shared.contracts.routes import ACCESS
@@ -24,7 +25,7 @@ from shared.processes.settings import ProcessSettings, read_file, read_settings
 from shared.runtime import garbage, logs
 from shared.runtime.clock import system_clock
 from shared.runtime.questions import Questions
-from shared.runtime.service import Service, run_services
+from shared.runtime.service import Service, drain, run_services, supervise
 from shared.runtime.serving import HttpServer
 from shared.runtime.telemetry import Tracer
 from shared.runtime.tokens import GrantVerifier, keys_of
@@ -34,6 +35,12 @@ log = logs.get("processes.backing")
 
 T = TypeVar("T")
 S = TypeVar("S", bound=BaseSettings)
+
+
+FOLLOWED: Final[dict[str, tuple[str, ...]]] = {
+    "gateway": ("auth", "scheduler", "monitor"), "scheduler": ("auth",), "monitor": ("auth", "scheduler"), "auth": (),
+}  # fmt: skip
+"""Whom each service asks."""
 
 
 @dataclass(slots=True)
@@ -47,7 +54,10 @@ class Backing:
     stack: contextlib.AsyncExitStack
     stopping: asyncio.Event
     server: HttpServer
+    consul: ConsulAgent | None = None
+    services: ConsulServices | None = None
     tracer: Tracer = field(default_factory=lambda: Tracer("", None, system_clock))
+    started: "dict[str, asyncio.Task[None]]" = field(default_factory=dict)
 
     def read(self, kind: type[S], **given: Any) -> S:
         """The service's own settings."""
@@ -77,7 +87,8 @@ class Backing:
     def ask(self, service: str) -> Questions:
         """A client of another service. The assembled service closes it."""
         token = self.settings.service_token.get_secret_value()
-        copies = AnyCopy(partial(self.settings.addresses, service), service)
+        where = self.settings.addresses if self.services is None else self.services.addresses
+        copies = AnyCopy(partial(where, service), service)
         return Questions(f"http://{service}", service, token, transport=copies)
 
     def verifier(self) -> GrantVerifier:
@@ -86,21 +97,33 @@ class Backing:
         self.stack.push_async_callback(asking.close)
         return GrantVerifier(keys_of(asking), system_clock, trust=TrustWatch(asking, system_clock))
 
+    def start(self, name: str, task: Callable[[], Awaitable[None]]) -> None:
+        """Run an endless task from now on, before the service is assembled; `serve` watches over it."""
+        self.started[name] = asyncio.create_task(supervise(name, task), name=name)
+        self.stack.callback(self.started[name].cancel)
+
     async def serve(self, service: Service) -> None:
         """Answer and work until told to stop; then end requests first and tasks after. Raises a task's failure."""
+        if self.services is not None:
+            copy = Copy(self.service, self.settings.own_name(self.service), self.settings.own_url(self.service))
+            service.tasks["consul.register"] = partial(self.services.keep, copy)
+            service.drains.insert(0, partial(self.services.withdraw, copy))
+        for name, task in self.started.items():
+            service.tasks[name] = partial(asyncio.shield, task)
         self.door.open(service.app)
         log.info("serving", service=self.service)
         garbage.settle()
         requests_ended = asyncio.Event()
-        ending = asyncio.create_task(self._end_requests(requests_ended), name="end-requests")
+        ending = asyncio.create_task(self._end_requests(service, requests_ended), name="end-requests")
         try:
             await run_services([service], requests_ended, drain_s=self.settings.drain_s)
         finally:
             ending.cancel()
 
-    async def _end_requests(self, ended: asyncio.Event) -> None:
+    async def _end_requests(self, service: Service, ended: asyncio.Event) -> None:
         await self.stopping.wait()
         log.info("stopping", service=self.service)
+        await drain([service])
         await self.server.stop()
         ended.set()
 
@@ -118,6 +141,11 @@ async def backing(service: str) -> AsyncIterator[Backing]:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, made.stopping.set)
+        if settings.consul is not None:
+            made.consul = ConsulAgent(settings.consul)
+            stack.push_async_callback(made.consul.aclose)
+            made.services = ConsulServices(made.consul, follow=FOLLOWED[service])
+            made.start("consul.services", made.services.run)
         made.tracer = _tracer(service, settings, stack.callback)
         await server.start()
         stack.push_async_callback(server.stop)

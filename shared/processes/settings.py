@@ -5,6 +5,7 @@ section for the process and one for each service: `process: {amqp_url: ...}`, `g
 """
 
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -13,6 +14,7 @@ import yaml
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.adapters.consul.settings import ConsulSettings
 from shared.errors import Misconfigured
 
 FILE_VARIABLE: Final = "SERAI_SETTINGS"
@@ -26,7 +28,9 @@ S = TypeVar("S", bound=BaseSettings)
 class ProcessSettings(BaseSettings):
     """One process with one service."""
 
-    model_config = SettingsConfigDict(env_prefix="SERAI_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="SERAI_", frozen=True, extra="forbid", env_nested_delimiter="__", env_nested_max_split=1
+    )
 
     service_token: SecretStr = Field(description="Secret shared by the services: how they know each other.")
     host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` in a container.")
@@ -49,6 +53,11 @@ class ProcessSettings(BaseSettings):
         True, description="Make the exchanges and queues at start. False where the service's user may not configure: "
         "then an administrator runs `serai-platform rabbitmq declare`."
     )  # fmt: skip
+    consul: ConsulSettings | None = Field(
+        None, description="Our Consul agent, see below. It tells where sites and services are and how healthy; empty = "
+        "no Consul: addresses stand in settings, and we look at the sites' health ourselves."
+    )  # fmt: skip
+    instance: str = Field("", description="Name of this copy in Consul; empty = the service, host and port.")
     auth_url: str = Field(
         "http://127.0.0.1:8081", description="Where auth answers, unless Consul tells it; several copies with commas."
     )
@@ -76,6 +85,14 @@ class ProcessSettings(BaseSettings):
 
     def listen_port(self, service: str) -> int:
         return self.port or PORTS[service]
+
+    def own_url(self, service: str) -> str:
+        """Where others reach this process."""
+        return self.advertise or f"http://{self.host}:{self.listen_port(service)}"
+
+    def own_name(self, service: str) -> str:
+        """This copy's name among the copies of its service."""
+        return self.instance or f"{service}-{socket.gethostname()}-{self.listen_port(service)}"
 
     def addresses(self, service: str) -> tuple[str, ...]:
         """Where the copies of another service answer, by these settings."""

@@ -1,34 +1,96 @@
 """The sites of a process: one Nomad adapter for each listed cluster, and the registry that knows their health."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import httpx2
 
+from shared.adapters.consul import ConsulRegistry
 from shared.adapters.memory_registry import MemoryRegistry, http_probe
-from shared.adapters.nomad import NomadCluster
+from shared.adapters.nomad import ClusterSettings, NomadCluster
+from shared.errors import Unavailable
 from shared.ports import SiteRegistry
 from shared.processes.backing import Backing
-from shared.processes.sites_file import read_sites_file
+from shared.processes.sites_file import ConsulSitesFile, ListedCluster, SitesFile, read_sites_file
+from shared.runtime import logs
+from shared.site import Site
+
+log = logs.get("processes.sites")
 
 
 @dataclass(frozen=True, slots=True)
 class Sites:
-    """`follow` keeps the registry up to date; it runs as a task of the service."""
+    """`tasks` keep the registry up to date; they run as tasks of the service."""
 
     registry: SiteRegistry
     clusters: Mapping[str, NomadCluster]
-    follow: Callable[[], Awaitable[None]]
+    tasks: Mapping[str, Callable[[], Awaitable[None]]]
 
 
 async def open_sites(ground: Backing) -> Sites:
-    """The clusters and sites of the settings. Raises Misconfigured when the file is not what it must be."""
-    listed = read_sites_file(ground.settings.sites)
-    clusters = {name: NomadCluster(settings) for name, settings in listed.cluster_settings().items()}
+    """The clusters and sites of the settings; waits for Consul where that says where they are.
+
+    Raises Misconfigured when the file is not what it must be.
+    """
+    return await (_from_file(ground) if ground.consul is None else _from_consul(ground))
+
+
+async def _from_file(ground: Backing) -> Sites:
+    listed = read_sites_file(ground.settings.sites, SitesFile)
+    sites = listed.site_list()
+    clusters = _open(ground, {cluster.name: cluster.opened() for cluster in listed.clusters})
+    asker = await ground.stack.enter_async_context(httpx2.AsyncClient(trust_env=False))
+    registry = MemoryRegistry(sites, probe=http_probe(asker), interval_s=ground.settings.site_health_interval_s)
+    return Sites(registry, clusters, {"registry": registry.run})
+
+
+async def _from_consul(ground: Backing) -> Sites:
+    """A cluster without an address in the file is where Consul says that its sites are."""
+    assert ground.consul is not None
+    listed = read_sites_file(ground.settings.sites, ConsulSitesFile)
+    registry = ConsulRegistry(ground.consul, listed.sites)
+    ground.start("registry", registry.run)
+    await ground.door.until("consul", registry.ready)
+
+    async def located() -> Mapping[str, str]:
+        return _addresses(listed.clusters, await registry.sites())
+
+    places = await ground.door.until("sites", located)
+    opened = {each.name: each.opened(places[each.name]) for each in listed.clusters if each.name in places}
+    clusters = _open(ground, opened)
+
+    async def follow() -> None:
+        async for sites in registry.changes():
+            _check_unmoved(places, _found(listed.clusters, sites))
+
+    return Sites(registry, clusters, {"site-addresses": follow})
+
+
+def _addresses(clusters: Sequence[ListedCluster], sites: Sequence[Site]) -> Mapping[str, str]:
+    """Address by cluster, of those that have one. Raises Unavailable while there is none at all."""
+    found = {cluster.name: cluster.address for cluster in clusters if cluster.address} | _found(clusters, sites)
+    if not found:
+        raise Unavailable("Consul knows the address of none of the listed sites: see `serai-site` in docs/consul.md")
+    for cluster in clusters:
+        if cluster.name not in found:
+            log.warning("site_without_address", cluster=cluster.name, mend="register the site in Consul")
+    return found
+
+
+def _found(clusters: Sequence[ListedCluster], sites: Sequence[Site]) -> dict[str, str]:
+    left_to_consul = {cluster.name for cluster in clusters if not cluster.address}
+    return {site.cluster: site.address for site in sites if site.cluster in left_to_consul and site.address}
+
+
+def _check_unmoved(before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Connections, streams and checkpoints belong to an address: a cluster that has moved takes a new start."""
+    for cluster, address in now.items():
+        if before.get(cluster) != address:
+            raise RuntimeError(f"the Nomad of {cluster} is at {address} now, not at {before.get(cluster)}: start anew")
+
+
+def _open(ground: Backing, settings: Mapping[str, ClusterSettings]) -> dict[str, NomadCluster]:
+    clusters = {name: NomadCluster(each) for name, each in settings.items()}
     for cluster in clusters.values():
         ground.stack.push_async_callback(cluster.aclose)
-    asker = await ground.stack.enter_async_context(httpx2.AsyncClient(trust_env=False))
-    registry = MemoryRegistry(
-        listed.site_list(), probe=http_probe(asker), interval_s=ground.settings.site_health_interval_s
-    )
-    return Sites(registry, clusters, registry.run)
+    return clusters

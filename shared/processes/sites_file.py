@@ -1,11 +1,12 @@
 """The file of clusters and sites that a scheduler and a monitor are told: whom to trust, and for which VOs."""
 
 from pathlib import Path
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from shared.adapters.consul import settings as consul
 from shared.adapters.nomad import ClusterSettings
 from shared.errors import Misconfigured
 from shared.job import Country, SiteName, VoName
@@ -13,13 +14,17 @@ from shared.site import Site
 
 
 class ListedCluster(ClusterSettings):
-    """A Nomad cluster; its token stands in a file of its own, which only the service may read."""
+    """A Nomad cluster; its token stands in a file of its own, which only the service may read.
 
+    An empty address is left to Consul: it is where the cluster's sites are.
+    """
+
+    address: str = Field("", pattern=r"^(https?://[^\s/]+)?$")
     token_file: Path | None = Field(None, description="File with the Nomad ACL token, instead of `token`.")
 
-    def opened(self) -> ClusterSettings:
+    def opened(self, address: str = "") -> ClusterSettings:
         """The settings as the adapter takes them. Raises Misconfigured when the token's file cannot be read."""
-        kept = self.model_dump(exclude={"token_file", "token"})
+        kept = self.model_dump(exclude={"token_file", "token", "address"}) | {"address": self.address or address}
         token = self.token
         if self.token_file is not None:
             try:
@@ -49,13 +54,16 @@ class ListedSite(BaseModel):
         return Site(**self.model_dump(), address=cluster.address, region=cluster.region or "global")
 
 
-class SitesFile(BaseModel):
+S = TypeVar("S", ListedSite, consul.ListedSite)
+
+
+class _SitesFile(BaseModel, Generic[S]):
     """Everything in the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     clusters: tuple[ListedCluster, ...] = Field(min_length=1)
-    sites: tuple[ListedSite, ...] = Field(min_length=1)
+    sites: tuple[S, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
@@ -64,26 +72,37 @@ class SitesFile(BaseModel):
             if len(set(names)) != len(names):
                 raise ValueError("a name stands there twice")
         for site in self.sites:
-            if site.cluster not in clusters:
-                raise ValueError(f"site {site.name}: there is no cluster {site.cluster!r}")
+            if (site.cluster or site.name) not in clusters:
+                raise ValueError(f"site {site.name}: there is no cluster {site.cluster or site.name!r}")
         return self
 
-    def cluster_settings(self) -> dict[str, ClusterSettings]:
-        """Each cluster by name, its token read."""
-        return {cluster.name: cluster.opened() for cluster in self.clusters}
+
+class SitesFile(_SitesFile[ListedSite]):
+    """Without Consul: every address and every fact stands in the file."""
 
     def site_list(self) -> tuple[Site, ...]:
+        """Raises Misconfigured for a cluster without an address."""
         clusters = {cluster.name: cluster for cluster in self.clusters}
+        for cluster in self.clusters:
+            if not cluster.address:
+                raise Misconfigured(f"cluster {cluster.name}: give its address, or name a Consul that knows it")
         return tuple(site.as_site(clusters[site.cluster]) for site in self.sites)
 
 
-def read_sites_file(path: Path | None) -> SitesFile:
+class ConsulSitesFile(_SitesFile[consul.ListedSite]):
+    """With Consul: the file says which sites there may be and how far each is trusted (docs/consul.md)."""
+
+
+F = TypeVar("F", SitesFile, ConsulSitesFile)
+
+
+def read_sites_file(path: Path | None, kind: type[F]) -> F:
     """The clusters and sites of a file. Raises Misconfigured with file, place and what is wrong there."""
     if path is None:
         raise Misconfigured("SERAI_SITES is not set: name the YAML file of clusters and sites (docs/processes.md)")
     try:
         found = yaml.safe_load(path.read_text())
-        return SitesFile.model_validate(found)
+        return kind.model_validate(found)
     except (OSError, yaml.YAMLError) as error:
         raise Misconfigured(f"{path}: {error}") from error
     except ValidationError as error:

@@ -20,7 +20,7 @@ log = logs.get("runtime.trust_watch")
 
 
 class TrustWatch:
-    """The newest known suspensions. `every_s`: their greatest age; `patience_s`: how long anybody waits for news."""
+    """The newest known suspensions. `every_s`: their greatest age; `patience_s`: how long all wait for news."""
 
     def __init__(self, auth: Questions, clock: Clock, *, every_s: float = 2.0, patience_s: float = 1.0) -> None:
         self._auth = auth
@@ -31,6 +31,7 @@ class TrustWatch:
         self._suspended = Suspended()
         self._asked_at: datetime | None = None
         self._asking: asyncio.Task[None] | None = None
+        self._asking_until = 0.0
         self._away = False
 
     @property
@@ -49,9 +50,12 @@ class TrustWatch:
         return self._asked_at is not None and timedelta() <= self._clock() - self._asked_at < self._every
 
     async def current(self) -> Suspended:
-        """What is suspended, asked anew when the last answer is too old."""
+        """What is suspended, asked anew when the last answer is too old; nobody waits for an auth that is away."""
         if not self.fresh:
-            await asyncio.wait([self._ask_once(self._clock())], timeout=self._patience_s)
+            asking = self._ask_once(self._clock())
+            left = self._asking_until - asyncio.get_running_loop().time()
+            if not self._away and left > 0:
+                await asyncio.wait([asking], timeout=left)
         return self._suspended
 
     @property
@@ -62,6 +66,7 @@ class TrustWatch:
     def _ask_once(self, now: datetime) -> "asyncio.Task[None]":
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask(now), name="trust")
+            self._asking_until = asyncio.get_running_loop().time() + self._patience_s
             self._asking.add_done_callback(self._asked)
         return self._asking
 

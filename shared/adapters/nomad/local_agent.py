@@ -91,10 +91,10 @@ class LocalRegion:
                     params = {"namespace": job["Namespace"]}
                     await client.delete(f"/v1/job/{job['ID']}", params=params)
                 async with asyncio.timeout(STOP_S):
-                    while any(
-                        found["ClientStatus"] in ("pending", "running")
-                        for found in (await client.get("/v1/allocations", params={"namespace": "*"})).json()
-                    ):
+                    while True:
+                        found = (await client.get("/v1/allocations", params={"namespace": "*"})).json()
+                        if all(one["ClientStatus"] not in ("pending", "running") for one in found):
+                            return
                         await asyncio.sleep(_LOOK_S)
 
     async def _until(self, client: httpx2.AsyncClient, path: str, good: Any) -> None:

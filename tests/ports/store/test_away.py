@@ -26,7 +26,7 @@ async def test_a_file_that_somebody_else_writes_is_waited_for(tmp_path: object) 
     other = sqlite3.connect(f"{tmp_path}/store.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     waiting = asyncio.create_task(store.transact(put(1)))
-    await asyncio.sleep(0.05)
+    await asyncio.wait([waiting], timeout=0.05)
     assert not waiting.done()
     assert await store.read(numbers) == []
     other.execute("COMMIT")

@@ -63,13 +63,13 @@ async def test_everything_that_was_returned_is_there_after_the_server_died(own_s
                 unknown.add(number)
                 return
             except Unavailable:
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0)
 
     writes = [asyncio.create_task(write(number)) for number in range(400)]
     for milestone in (50, 150):
         async with asyncio.timeout(30):
             while len(returned) < milestone:
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0)
         await own_server.kill()
         await own_server.restart()
     async with asyncio.timeout(60):

@@ -136,3 +136,9 @@ def test_a_service_that_there_is_not_is_named() -> None:
     ended = CliRunner().invoke(databases.app, ["check", "--service", "schedular", "--database-url", "sqlite:///x"])
     assert ended.exit_code == 2
     assert "schedular" in ended.output
+
+
+def test_the_command_is_part_of_serai_platform() -> None:
+    from services.__main__ import app
+
+    assert CliRunner().invoke(app, ["db", "--help"]).exit_code == 0

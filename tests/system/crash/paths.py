@@ -92,7 +92,7 @@ async def _observe(world: World, path: Path_, seen: Observed) -> None:
     reading = asyncio.create_task(_read(world, seen), name="reader")
     try:
         if path.cancel:
-            await _until(lambda: "job.running" in seen.kinds)
+            await _until(lambda: "job.running" in seen.kinds or reading.done())
             answer = await world.ask("DELETE", f"/v1/jobs/{seen.job_id}")
             if answer.status_code not in (200, 202):
                 raise Refused(answer.text)

@@ -239,8 +239,8 @@ async def test_keys_change_while_everything_runs_and_no_grant_is_lost(tmp_path: 
         kids: list[set[str]] = []
         signed_by: list[str] = []
         before = ""
-        for _ in range(11 * 24):
-            clock.forward(3_600)
+        for _ in range(11 * 8):
+            clock.forward(3 * 3_600)
             now = int(clock().timestamp())
             await janitor.round()
             token = issuer.token(iat=now, exp=now + 900, jti=str(now))
@@ -257,7 +257,7 @@ async def test_keys_change_while_everything_runs_and_no_grant_is_lost(tmp_path: 
     for kid, published in zip(signed_by, kids, strict=True):
         assert kid in published
     first_use = signed_by.index(signed_by[-1])
-    assert all(signed_by[-1] in published for published in kids[first_use - 23 : first_use]), (
+    assert all(signed_by[-1] in published for published in kids[first_use - 7 : first_use]), (
         "a day before its first use"
     )
 

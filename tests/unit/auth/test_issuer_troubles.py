@@ -18,7 +18,8 @@ from tests.unit.auth.loopback_issuer import LoopbackIssuer, loopback_issuer, tru
 from tests.unit.auth.world import auth, ec_key, signed
 
 pytestmark = pytest.mark.fast
-SHORT = KeyTimes(cool_down_s=60, refresh_s=3_600, deadline_s=0.2, wait_s=0.05)
+USUAL = KeyTimes(cool_down_s=60, refresh_s=3_600)
+SHORT = KeyTimes(cool_down_s=60, refresh_s=3_600, deadline_s=0.6, wait_s=0.3)
 
 
 @pytest.fixture
@@ -29,6 +30,15 @@ async def issuer() -> AsyncIterator[LoopbackIssuer]:
 
 @pytest.fixture
 async def keys(issuer: LoopbackIssuer) -> AsyncIterator[tuple[IssuerKeys, TestClock]]:
+    entry, clock = trusted_egi(issuer.url), TestClock()
+    http = IssuerHttp(entry)
+    yield IssuerKeys(http, entry, clock, USUAL), clock
+    await http.close()
+
+
+@pytest.fixture
+async def hasty(issuer: LoopbackIssuer) -> AsyncIterator[tuple[IssuerKeys, TestClock]]:
+    """The same with short patience, for issuers that never answer."""
     entry, clock = trusted_egi(issuer.url), TestClock()
     http = IssuerHttp(entry)
     yield IssuerKeys(http, entry, clock, SHORT), clock
@@ -68,9 +78,9 @@ async def test_i1_ten_thousand_names_asked_of_the_ring_itself(
 
 @pytest.mark.parametrize("trouble", ["hang", "drip", "huge", "html", "redirect", "hang_up", "500", "404"])
 async def test_i2_old_keys_serve_at_once_while_the_key_set_cannot_be_had(
-    issuer: LoopbackIssuer, keys: tuple[IssuerKeys, TestClock], trouble: str
+    issuer: LoopbackIssuer, hasty: tuple[IssuerKeys, TestClock], trouble: str
 ) -> None:
-    ring, clock = keys[0].ring, keys[1]
+    ring, clock = hasty[0].ring, hasty[1]
     assert await ring.get("first") is not None
     issuer.trouble = {"/jwks": trouble}
     clock.forward(3_601)

@@ -66,7 +66,7 @@ def passes(demand: Demand, site: str, hardware: tuple[str, ...], assurance: froz
     )  # fmt: skip
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(POLICY, POLICY, POLICY, DEMAND, st.sampled_from(SITES), st.sampled_from([(), ("exec",), ("raw_exec",)]),
        st.frozensets(st.sampled_from(["low", "medium"])))  # fmt: skip
 def test_what_all_allow_together_is_allowed_by_each_alone(
@@ -79,7 +79,7 @@ def test_what_all_allow_together_is_allowed_by_each_alone(
         assert all(passes(demand, at, hardware, assurance, layer) for layer in layers)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(POLICY, POLICY, DEMAND, st.sampled_from(SITES), st.frozensets(st.sampled_from(["low", "medium"])))
 def test_and_nothing_else_is_taken_away(
     one: Policy, other: Policy, demand: Demand, at: str, assurance: frozenset[str]

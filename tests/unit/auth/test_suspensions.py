@@ -1,5 +1,6 @@
 """A suspension holds everywhere within five seconds: at every copy of auth, gateway, scheduler and monitor."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from services.scheduler.authorising import Authorising
 from services.scheduler.rounds import Question
 from shared.contracts.commands import CancelJob, Principal
 from shared.contracts.suspensions import Suspended, Suspension
-from shared.errors import Refused, Unavailable
+from shared.errors import Refused
 from shared.runtime.questions import Questions
 from shared.runtime.telemetry import Tracer
 from shared.runtime.tokens import GrantInvalid, GrantSuspended, GrantVerifier, keys_of
@@ -269,17 +270,29 @@ async def test_while_auth_is_away_the_last_word_stands(running: Auth, issuer: Fa
     await away.close()
 
 
-async def test_an_auth_that_does_not_answer_holds_nobody_up_for_long(running: Auth) -> None:
-    class Hanging(httpx.AsyncBaseTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            raise httpx.ConnectTimeout("no answer")
+async def test_an_auth_that_hangs_holds_all_up_once_and_one_that_is_away_nobody(running: Auth) -> None:
+    answering = asyncio.Event()
 
-    hanging = Questions("http://auth", "auth", SERVICE_TOKEN, transport=Hanging())
-    watch = TrustWatch(hanging, running.clock, patience_s=0.05)
+    async def hang(request: httpx.Request) -> httpx.Response:
+        await answering.wait()
+        return httpx.Response(503)
+
+    questions = Questions("http://auth", "auth", SERVICE_TOKEN, transport=httpx.MockTransport(hang))
+    watch = TrustWatch(questions, running.clock, patience_s=0.5)
+    begun = asyncio.get_running_loop().time()
+    for _ in range(100):
+        await watch.current()
+    assert asyncio.get_running_loop().time() - begun < 5, "a hundred waited together, not one after another"
+    answering.set()
+    while not watch.fresh:
+        await asyncio.sleep(0)
+    answering.clear()
+    running.clock.forward(2)
+    begun = asyncio.get_running_loop().time()
     await watch.current()
-    with pytest.raises(Unavailable):
-        await hanging.fetch("/internal/trust")
-    await hanging.close()
+    assert asyncio.get_running_loop().time() - begun < 0.4, "it is known to be away"
+    answering.set()
+    await questions.close()
 
 
 # -- dispatch -----------------------------------------------------------------------------------------------------
