@@ -171,7 +171,7 @@ async def test_logs_are_live_while_it_runs_and_the_same_after_the_end(world: Wor
     following = asyncio.create_task(follow())
     async with asyncio.timeout(20):
         await first.wait()
-    assert (await alice.job(job)).state == "running"
+    await alice.sees(job, "running")
     assert b"".join(lines) == b"first\n"
     world.folder(await alice.job(job)).joinpath("go").touch()
     async with asyncio.timeout(20):

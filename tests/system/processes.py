@@ -145,6 +145,21 @@ def make_variables(folder: Path) -> Mapping[str, str]:
     return {"VENV": str(venv)}
 
 
+async def gone(pid: int) -> None:
+    """Return when a process, which need not be a child of ours, has ended."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_reader(handle, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(handle)
+        os.close(handle)
+
+
 def running_in(folder: Path) -> list[int]:
     """Processes that work in a folder or below it: what a site's agent started there."""
     found = []

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.system.processes import Up, line_with, running_in, started, up
+from tests.system.processes import Up, gone, line_with, running_in, started, up
 
 PROMPTLY_S = 3.0
 """The promise; a server that waits for open streams takes more than five seconds."""
@@ -92,8 +92,8 @@ async def test_ctrl_c_twice_is_as_good_as_once(folder: Path) -> None:
 async def test_ctrl_c_while_it_starts_ends_it_with_a_word(folder: Path) -> None:
     words = ("serai-platform", "up", "--data", str(folder / "data"), "--port", "18080")
     async with started(*words, folder=folder) as process, asyncio.timeout(20):
-        while not list((folder / "data").glob("sites/*")):  # the first agent has started
-            await asyncio.sleep(0.01)
+        while not await asyncio.to_thread(lambda: list((folder / "data").glob("sites/*"))):
+            assert process.returncode is None, "it ended before its first agent started"
         process.send_signal(signal.SIGINT)
         out, err = await process.communicate()
     assert (process.returncode, out.decode()) == (130, ""), err.decode()
@@ -114,5 +114,6 @@ async def test_a_run_that_is_broken_off_leaves_no_task_behind(folder: Path, numb
     assert process.returncode == 128 + number
     assert "Stopped before all examples had ended" in err.decode() and "Traceback" not in err.decode()
     async with asyncio.timeout(10):
-        while running_in(folder):  # the process that started the tasks goes a moment after the last of them
-            await asyncio.sleep(0.05)
+        for pid in running_in(folder):  # the process that started the tasks goes a moment after the last of them
+            await gone(pid)
+    assert running_in(folder) == []

@@ -68,9 +68,15 @@ class NodeClient:
             if runner is not None:
                 self._remove(runner)
         elif runner is None:
-            if alloc.row["DesiredStatus"] == "run" and not is_client_terminal(alloc.row):
-                self._begin(alloc, resume=False)
+            if not is_client_terminal(alloc.row):
+                self._begin_or_end(alloc)
         elif alloc.row["DesiredStatus"] != "run":
+            runner.stop()
+
+    def _begin_or_end(self, alloc: Alloc) -> None:
+        """Begin an allocation; one that was stopped before we heard of it is over without having run."""
+        runner = self._begin(alloc, resume=False)
+        if runner is not None and alloc.row["DesiredStatus"] != "run":
             runner.stop()
 
     def _begin(self, alloc: Alloc, *, resume: bool) -> AllocRunner | None:

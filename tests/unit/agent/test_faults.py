@@ -232,3 +232,19 @@ async def test_a_connection_that_was_just_being_opened_is_reset_with_the_others(
                     assert await loop.sock_recv(late, 1) == b""
                 except ConnectionError:
                     return
+
+
+async def test_what_was_placed_and_stopped_while_its_client_was_away_is_over_when_it_is_back(tmp_path: Path) -> None:
+    async with running(tmp_path) as (agent, client):
+        await agent.inject("lose-node", after=60)
+        await register(client, job("late"))
+        await client.delete("/v1/job/late")
+        await agent.inject("return-node")
+
+        async def over() -> bool:
+            rows = [alloc.row for alloc in agent.region.state.allocs.values()]
+            return [row["ClientStatus"] for row in rows] == ["complete"]
+
+        async with asyncio.timeout(5):
+            while not await over():
+                await asyncio.sleep(0.01)

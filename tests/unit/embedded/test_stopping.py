@@ -18,7 +18,7 @@ async def main():
         print("ready", flush=True)
         await stopping.told()
         print("stopping", flush=True)
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
 asyncio.run(main())
 """

@@ -62,7 +62,7 @@ def test_something_else_altogether_is_told_once(tmp_path: Path, text: str) -> No
 
 
 def test_what_is_no_yaml_or_no_text_or_not_there(tmp_path: Path) -> None:
-    assert told(tmp_path, "- name: a\n  parts: [\n  x: 1\n")[0].startswith("things.yaml:3: not YAML: ")
+    assert told(tmp_path, "- name: a\n  parts: ]\n")[0].startswith("things.yaml:2: not YAML: ")
     assert told(tmp_path, b"\xff\xfe") == ["things.yaml: is not UTF-8 text; it should be a list of things"]
     with pytest.raises(Misconfigured, match="No such file or directory; it should be a list of things"):
         yaml_files.read(tmp_path / "absent.yaml", KIND, "a list of things")
