@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import pacing
 from tests.scenarios.world import World, a_site, a_world, until, work
 
 NAMES = ("prague", "lyon", "bari")
@@ -47,7 +48,7 @@ async def _hand_in(world: World, chance: random.Random) -> dict[str, tuple[str, 
         on_lost = "fail" if number % 5 == 1 else "retry"
         job = await world.alice.submit(work(f"{chance.randrange(50, 800)}ms", start_deadline=2, on_lost=on_lost))
         ends[job] = ("succeeded", "failed") if on_lost == "fail" else ("succeeded",)
-        await asyncio.sleep(chance.uniform(0, 0.1))
+        await pacing.pause(chance.uniform(0, 0.1))
         if number % 5 == 2:
             await world.alice.serai.cancel(job)
             ends[job] = ("succeeded", "cancelled")
@@ -58,7 +59,7 @@ async def _trouble(world: World, site: str, chance: random.Random) -> None:
     """A row of faults at one site, each mended before the next."""
     faults = [_stream, _refuse, _errors, _lost_node, _drain, _restart, _forget]
     for fault in chance.sample(faults, 5):
-        await asyncio.sleep(chance.uniform(0.1, 0.5))
+        await pacing.pause(chance.uniform(0.1, 0.5))
         await fault(world, site, chance)
 
 
@@ -69,7 +70,7 @@ async def _stream(world: World, site: str, chance: random.Random) -> None:
 
 async def _refuse(world: World, site: str, chance: random.Random) -> None:
     await world.go_away(site)
-    await asyncio.sleep(chance.choice([0.2, 2.5]))
+    await pacing.pause(chance.choice([0.2, 2.5]))
     await world.come_back(site, forgetful=chance.random() < 0.5)
 
 
@@ -79,13 +80,13 @@ async def _errors(world: World, site: str, chance: random.Random) -> None:
 
 async def _lost_node(world: World, site: str, chance: random.Random) -> None:
     await world.fault(site, "lose-node", after=0)
-    await asyncio.sleep(chance.choice([0.2, 1.5]))
+    await pacing.pause(chance.choice([0.2, 1.5]))
     await world.fault(site, "return-node")
 
 
 async def _drain(world: World, site: str, chance: random.Random) -> None:
     await world.fault(site, "drain")
-    await asyncio.sleep(0.5)
+    await pacing.pause(0.5)
     await world.fault(site, "undrain")
 
 

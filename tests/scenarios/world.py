@@ -25,6 +25,7 @@ from services.embedded.folder import FIRST_AGENT_PORT, is_free, open_folder
 from services.embedded.platform import Around, Platform, as_it_is, platform
 from services.embedded.settings import EmbeddedSettings
 from services.embedded.sites import BIO, CLIMATE
+from tests import pacing
 
 DEADLINE_S = 20.0
 """Longest wait for anything: far beyond what it takes, so that only a fault of ours or a stuck machine meets it."""
@@ -269,7 +270,7 @@ async def until(true: Callable[[], Awaitable[T]], what: str = "") -> T:
     try:
         async with asyncio.timeout(DEADLINE_S):
             while not found:
-                await asyncio.sleep(0.02)
+                await pacing.pause(0.02)
                 found = await true()
     except TimeoutError:
         raise AssertionError(f"did not happen within {DEADLINE_S:g} s: {what or true}; last seen: {found!r}") from None

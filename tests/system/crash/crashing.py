@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from shared import ports
+from tests import pacing
 from tests.system.crash.calls import CRASHED_PORTS, Kind, methods
 
 _NOT_COPIED: Final = re.compile(r"lock|spans\.sqlite.*|.*-shm")
@@ -90,7 +91,7 @@ class Life:
         if point == self._target:
             self._dying = True
             if not point.after:
-                await asyncio.sleep(_SETTLES_S)
+                await pacing.pause(_SETTLES_S)
             copy_folder(self._folder, self._remains)
             self.died.set()
             await self._hang()

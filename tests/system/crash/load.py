@@ -1,6 +1,5 @@
 """Users who hand in jobs while the platform dies under them, and remember every 202."""
 
-import asyncio
 import contextlib
 import random
 import uuid
@@ -12,6 +11,7 @@ import httpx2 as httpx
 
 from services.auth.dev_issuer import demo_token
 from shared.errors import SeraiError
+from tests import pacing
 from tests.system.crash.oracle import END, MARKS, START
 from tests.system.crash.process import Process
 from tests.system.crash.world import VO
@@ -63,7 +63,7 @@ class Users:
         """One user's work, until cancelled."""
         while True:
             await self.hand_in(self.rng.choice(SORTS))
-            await asyncio.sleep(self.rng.uniform(0, 2 * pause_s))
+            await pacing.pause(self.rng.uniform(0, 2 * pause_s))
 
     async def hand_in(self, sort: Sort, on_lost: str = "retry") -> HandedIn:
         """One job, up to its 202 (and the 202 of its cancel, where it is to be cancelled)."""
@@ -101,7 +101,7 @@ class Users:
                 answer = await self.client.request(method, url, headers=told, **given)
                 if answer.status_code < 500:
                     return answer
-            await asyncio.sleep(0.05)
+            await pacing.pause(0.05)
 
     async def state(self, one: HandedIn) -> dict[str, Any]:
         """The job as it is now."""
@@ -111,4 +111,4 @@ class Users:
     async def until(self, true: Any) -> None:
         """A condition outside of this process."""
         while not true():
-            await asyncio.sleep(0.02)
+            await pacing.pause(0.02)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import httpx2 as httpx
 
+from tests import pacing
 from tests.system.crash import oracle
 from tests.system.crash.oracle import END, MARKS, START, Wrong, doubled, lost
 from tests.system.crash.world import VO, Dead, World, unless_dead
@@ -107,7 +108,7 @@ async def _read(world: World, seen: Observed) -> None:
         _, life = await world.alive()
         with contextlib.suppress(Dead, httpx.TransportError):
             await unless_dead(asyncio.create_task(_read_once(world, seen), name="reader"), life)
-        await asyncio.sleep(0.01)
+        await pacing.pause(0.01)
 
 
 async def _read_once(world: World, seen: Observed) -> None:
@@ -178,4 +179,4 @@ def _judge_sites(world: World, path: Path_, job_id: str) -> list[Wrong]:
 
 async def _until(true: Callable[[], bool]) -> None:
     while not true():
-        await asyncio.sleep(0.01)
+        await pacing.pause(0.01)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests import pacing
 from tests.system.crash import oracle
 from tests.system.crash.load import HandedIn, Sort, Users
 from tests.system.crash.oracle import END, START, Run, Wrong, lost
@@ -55,10 +56,10 @@ async def live_a_moment(users: Users, *, starting: bool) -> None:
     """Start and kill; with `starting` before it is ready, or soon after."""
     if starting:
         await users.process.spawn()
-        await asyncio.sleep(users.rng.uniform(0.3, 1.5))
+        await pacing.pause(users.rng.uniform(0.3, 1.5))
     else:
         await users.process.start()
-        await asyncio.sleep(users.rng.uniform(0.05, 1.5))
+        await pacing.pause(users.rng.uniform(0.05, 1.5))
     assert users.process.runs, "it ended by itself"
     await users.process.kill()
 
@@ -81,7 +82,7 @@ async def all_end(users: Users) -> list[Wrong]:
                     if job.get("state") in FINAL:
                         ended[one.key] = job
                         waiting.remove(one)
-                await asyncio.sleep(0.2)
+                await pacing.pause(0.2)
     except TimeoutError:
         states = [(await users.state(one)).get("state") for one in waiting]
         return [lost(f"{len(waiting)} jobs have not ended: {sorted(map(str, states))}")]
@@ -173,7 +174,7 @@ async def test_what_died_with_its_machine_is_lost_and_on_lost_decides(users: Use
     async with asyncio.timeout(ALL_ENDED_S):
         for one in users.jobs:
             while (await users.state(one))["state"] not in FINAL:
-                await asyncio.sleep(0.1)
+                await pacing.pause(0.1)
     for one in users.jobs:
         timeline = (await users.ask("GET", f"/v1/jobs/{one.job_id}/timeline")).json()["items"]
         assert "attempt.lost" in [item["type"] for item in timeline]

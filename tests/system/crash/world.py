@@ -18,6 +18,7 @@ from services.embedded.platform import Platform, platform
 from services.embedded.settings import EmbeddedSettings
 from services.embedded.sites import read_sites
 from shared.adapters.sqlite import open_store
+from tests import pacing
 from tests.system.crash.crashing import Life, Point
 
 VO: Final = "vo.climate.example"
@@ -98,7 +99,7 @@ class World:
         """The platform, once one is ready."""
         async with asyncio.timeout(READY_S):
             while self.up is None or self.life.died.is_set():
-                await asyncio.sleep(0.005)
+                await pacing.pause(0.005)
         return self.up, self.life
 
     async def ask(self, method: str, path: str, **given: Any) -> httpx.Response:
@@ -108,7 +109,7 @@ class World:
                 answer = await self._ask_once(method, path, **given)
                 if answer.status_code < 500:
                     return answer
-            await asyncio.sleep(0.05)
+            await pacing.pause(0.05)
         raise TimeoutError(f"{method} {path}: no answer")
 
     async def _ask_once(self, method: str, path: str, headers: Mapping[str, str] | None = None, **given: Any) -> Any:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import socket
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import httpx2
 import pytest
 
 from services.embedded.agent.faults import KINDS
+from tests import pacing
 from tests.unit.agent.builders import job, process_end, raw, register, running, until, until_alloc
 
 STREAM = "/v1/event/stream?namespace=*"
@@ -224,7 +224,7 @@ async def test_a_connection_that_was_just_being_opened_is_reset_with_the_others(
         await asyncio.sleep(0)
         host, _, port = agent.address.removeprefix("http://").partition(":")
         late = socket.create_connection((host, int(port)))
-        time.sleep(0.05)  # noqa: ASYNC251 - so that the loop meets the connection and the end of the pause at once
+        pacing.hold_the_loop(0.05)  # so that the loop meets the connection and the end of the pause at once
         late.setblocking(False)
         with late:
             async with asyncio.timeout(3):
@@ -247,4 +247,4 @@ async def test_what_was_placed_and_stopped_while_its_client_was_away_is_over_whe
 
         async with asyncio.timeout(5):
             while not await over():
-                await asyncio.sleep(0.01)
+                await pacing.pause(0.01)
