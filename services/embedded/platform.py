@@ -181,7 +181,7 @@ class _Parts:
     async def scheduler(self, auth: Service) -> Service:
         """The scheduler, and with it the registry's look at its sites (Consul's work elsewhere)."""
         service = await scheduler_wiring.assemble(
-            self.told(SchedulerSettings, "scheduler"), store=await self.store("scheduler"), bus=self.bus,
+            self.told(SchedulerSettings, "scheduler", instance="embedded"), store=await self.store("scheduler"), bus=self.bus,
             registry=self.around("registry", self.registry), auth=self.ask(auth), verifier=self.verifier(auth),
             clock=system_clock,
             engines={name: self.around("engine", cluster.engine) for name, cluster in self.clusters.items()},
@@ -210,7 +210,8 @@ class _Parts:
 
     def told(self, kind: Callable[..., T], service: str, **given: Any) -> T:
         """The settings of a service."""
-        return kind(service_token=SecretStr(self.folder.service_token), **given, **self.overrides.get(service, {}))
+        told = {"service_token": SecretStr(self.folder.service_token)} | given | dict(self.overrides.get(service, {}))
+        return kind(**told)
 
     async def store(self, service: str) -> Store:
         opened = await open_store(self.folder.path / f"{service}.sqlite", f"services.{service}.migrations")

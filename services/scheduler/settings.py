@@ -51,6 +51,10 @@ class SchedulerSettings(BaseSettings):
         50, ge=1, le=900, description="Attempts of one job in all, those that cost no retry included: a loop must end."
     )
     # -- the leader --
+    instance: str = Field(
+        "", description="Name of this copy, as holder of the lease. Empty = a new one at each start. A name that stays "
+        "lets the only copy go on at once after it was killed; two copies need two names."
+    )  # fmt: skip
     lease_s: float = Field(
         10, gt=0, le=11, description="Seconds a leader's lease is good; failover takes this and a third more at most."
     )

@@ -90,7 +90,8 @@ class Parts:
             authorise=authorising.command, on_dead_letter=partial(handlers.reject_dead_letter, self.context),
         )  # fmt: skip
         self.reports = Consumer(bus, SCHEDULER_REPORTS, self.transactions, table, prefetch=settings.prefetch)
-        self.leader = Leader(self.transactions, f"scheduler-{secrets.token_hex(6)}", settings.lease_s)
+        holder = settings.instance or f"scheduler-{secrets.token_hex(6)}"
+        self.leader = Leader(self.transactions, holder, settings.lease_s)
         self.placer = Placer(
             store, self.leader, self.keeper, self.sites, authorising, clock, rng, self.namespace_of, _pace(settings)
         )
