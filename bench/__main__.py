@@ -52,7 +52,7 @@ def main() -> int:
     print(results.table(measured))
     out = given.out or (None if given.quick else OUT)
     if out is not None:
-        results.keep(measured, out)
+        results.keep(measured, out, datetime.now(UTC))
         print(f"kept in {out}")
         if out == OUT:
             results.write_into(DOCUMENT, out, _machine())
@@ -63,8 +63,8 @@ def _machine() -> str:
     """Where and when, for the reader of the figures."""
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
     return (
-        f"Measured {datetime.now(UTC):%d %B %Y} with Python {platform.python_version()} on {os.cpu_count()} cores, "
-        f"{platform.system()} {platform.release().partition('-')[0]}; load average at the end {load}."
+        f"with Python {platform.python_version()} on {os.cpu_count()} cores, {platform.system()} "
+        f"{platform.release().partition('-')[0]}; load average at the end of the last run {load}."
     )
 
 

@@ -15,6 +15,12 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def busy_s() -> float:
+    """CPU seconds that all processes of the machine have used since it started."""
+    user, nice, system, _, _, irq, softirq = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8]
+    return sum(int(ticks) for ticks in (user, nice, system, irq, softirq)) / _TICKS
+
+
 def rss_mb(pid: int) -> float:
     """Resident memory in MB (10^6 bytes)."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

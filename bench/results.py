@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,10 +84,10 @@ def of_rounds(
     )  # fmt: skip
 
 
-def keep(results: list[Result], file: Path) -> None:
-    """Write the figures; those of names that were not measured this time stay."""
+def keep(results: list[Result], file: Path, at: datetime) -> None:
+    """Write the figures of a run that ended at `at`; those of names that were not measured this time stay."""
     rows = {row["name"]: row for row in json.loads(file.read_text())} if file.exists() else {}
-    rows |= {result.name: result.as_row() for result in results}
+    rows |= {result.name: result.as_row() | {"measured_at": f"{at:%Y-%m-%dT%H:%M}Z"} for result in results}
     file.write_text(json.dumps(list(rows.values()), indent=2) + "\n")
 
 
@@ -111,7 +112,9 @@ def write_into(document: Path, file: Path, machine: str) -> None:
     _, end, after = rest.partition(END)
     if begin and end:
         rows = json.loads(file.read_text())
-        document.write_text(f"{before}{begin}\n\n{machine}\n\n{_markdown(rows)}\n{end}{after}")
+        times = sorted({row["measured_at"] for row in rows})
+        when = times[0] if len(times) == 1 else f"in {len(times)} runs, {times[0]} to {times[-1]}"
+        document.write_text(f"{before}{begin}\n\nMeasured {when}, {machine}\n\n{_markdown(rows)}\n\n{end}{after}")
 
 
 def _markdown(rows: Sequence[dict[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
@@ -21,15 +22,20 @@ def measure(quick: bool) -> list[Result]:
     seconds = 2.0 if quick else 60.0
     with processes.folder() as data, processes.platform(data, sites=jobs.SITES, sampled=True) as up:
         _warm_up(up, 1.0 if quick else 5.0)
-        before = up.account_now()
+        before, others, began = up.account_now(), machine.busy_s(), time.perf_counter()
         told = follow(Following(up.url, up.headers(), RATE, seconds, jobs.body(jobs.job())))
         spent = difference(up.account_now(), before)
+        others = machine.busy_s() - others - spent["process_s"] - told["cpu_s"]
+        elsewhere = Result(
+            "CPU that others took meanwhile", others / (time.perf_counter() - began), "cores",
+            "busy time of the machine, less the platform's and the load's: how far to trust the latencies of this run",
+        )  # fmt: skip
         memory = machine.rss_mb(up.pid)
     if told["refused"] or told["not_ended"] or set(told["ended"]) != {"job.succeeded"}:
         raise RuntimeError(
             f"not every job succeeded: {told['ended']}, {told['not_ended']} open, {told['refused']} refused"
         )
-    return [*_path_results(told, seconds, memory), *_cpu_results(spent, told["submitted"])]
+    return [*_path_results(told, seconds, memory), elsewhere, *_cpu_results(spent, told["submitted"])]
 
 
 def follow(what: Following) -> dict[str, Any]:

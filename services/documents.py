@@ -11,6 +11,7 @@ import orjson
 import yaml
 from pydantic import BaseModel
 
+from services import example_env
 from services.auth.dev_issuer import DevIssuerSettings
 from services.auth.settings import AuthSettings
 from services.embedded.settings import EmbeddedSettings
@@ -195,4 +196,5 @@ DOCUMENTS: Final[dict[str, Callable[[], str]]] = {
     "settings.md": settings,
     "reasons.md": reasons,
     "problems.md": problems,
+    "../compose/example.env": lambda: example_env.example_env(SETTINGS, PREFIXES),
 }

@@ -6,7 +6,7 @@ savepoint; an idle writer commits a lonely body at once.
 
 Why not bodies in the thread too: each statement releases the interpreter lock, and a thread gets it back from a busy
 event loop late or never. Measured with a saturated loop: 3 transactions/s with bodies in a thread, more than 1,000
-this way (docs/decisions/003-transactions-run-in-the-event-loop.md). A body must therefore be short, as the port asks.
+this way (docs/decisions/013-transactions-run-in-the-event-loop.md). A body must therefore be short, as the port asks.
 """
 
 import asyncio

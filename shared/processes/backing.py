@@ -119,6 +119,8 @@ class Backing:
             await run_services([service], requests_ended, drain_s=self.settings.drain_s)
         finally:
             ending.cancel()
+            if not requests_ended.is_set():  # a task failed: what goes on for ever must not hold up the new start
+                await drain([service])
 
     async def _end_requests(self, service: Service, ended: asyncio.Event) -> None:
         await self.stopping.wait()

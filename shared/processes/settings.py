@@ -5,14 +5,15 @@ section for the process and one for each service: `process: {amqp_url: ...}`, `g
 """
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
 import yaml
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from shared.adapters.consul.settings import ConsulSettings
 from shared.errors import Misconfigured
@@ -79,6 +80,23 @@ class ProcessSettings(BaseSettings):
         10, gt=0, le=120, description="Seconds for requests and tasks to end after SIGTERM; then they are cut."
     )
 
+    @field_validator("advertise", "auth_url", "scheduler_url", "monitor_url")
+    @classmethod
+    def _are_urls(cls, told: str) -> str:
+        for url in _split(told):
+            if not re.fullmatch(r"https?://[^\s/@]+/?", url):
+                raise ValueError(f"write http(s)://host:port without a path, not {url!r}")
+        return told
+
+    @model_validator(mode="after")
+    def _others_can_reach_us(self) -> Self:
+        if self.consul is not None and not self.advertise and self.host in ("0.0.0.0", "::"):
+            raise ValueError(
+                f"SERAI_ADVERTISE: needed with Consul where SERAI_HOST is {self.host}: say at which URL others "
+                "reach this process"
+            )
+        return self
+
     def database(self, service: str) -> str:
         """The database address of a service."""
         return self.database_url.get_secret_value().replace("{service}", service)
@@ -88,7 +106,8 @@ class ProcessSettings(BaseSettings):
 
     def own_url(self, service: str) -> str:
         """Where others reach this process."""
-        return self.advertise or f"http://{self.host}:{self.listen_port(service)}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.advertise.rstrip("/") or f"http://{host}:{self.listen_port(service)}"
 
     def own_name(self, service: str) -> str:
         """This copy's name among the copies of its service."""
@@ -96,8 +115,11 @@ class ProcessSettings(BaseSettings):
 
     def addresses(self, service: str) -> tuple[str, ...]:
         """Where the copies of another service answer, by these settings."""
-        urls = {"auth": self.auth_url, "scheduler": self.scheduler_url, "monitor": self.monitor_url}[service]
-        return tuple(url.strip() for url in urls.split(",") if url.strip())
+        return _split({"auth": self.auth_url, "scheduler": self.scheduler_url, "monitor": self.monitor_url}[service])
+
+
+def _split(urls: str) -> tuple[str, ...]:
+    return tuple(url.strip() for url in urls.split(",") if url.strip())
 
 
 def read_file(environment: Mapping[str, str] = os.environ) -> dict[str, dict[str, Any]]:
@@ -105,32 +127,74 @@ def read_file(environment: Mapping[str, str] = os.environ) -> dict[str, dict[str
     name = environment.get(FILE_VARIABLE)
     if not name:
         return {}
+    found = _yaml(name)
+    if not isinstance(found, dict) or not all(isinstance(section, dict | None) for section in found.values()):
+        raise Misconfigured(f"{FILE_VARIABLE}={name}: write sections with settings in them: {', '.join(SECTIONS)}")
+    if unknown := sorted(map(str, set(found) - set(SECTIONS))):
+        raise Misconfigured(f"{FILE_VARIABLE}={name}: unknown section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
+    return {
+        section: {str(setting): value for setting, value in (told or {}).items()} for section, told in found.items()
+    }
+
+
+def _yaml(name: str) -> Any:
+    """What the file says. Errors give the line and not its text: there may be a secret in it."""
     try:
-        found = yaml.safe_load(Path(name).read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise Misconfigured(f"{FILE_VARIABLE}={name}: {error}") from error
-    if not isinstance(found, dict) or not all(isinstance(section, dict) for section in found.values()):
-        raise Misconfigured(f"{name}: write sections with settings in them: {', '.join(SECTIONS)}")
-    if unknown := sorted(set(found) - set(SECTIONS)):
-        raise Misconfigured(f"{name}: unknown section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
-    return found
+        return yaml.safe_load(Path(name).read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise Misconfigured(f"{FILE_VARIABLE}={name}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise Misconfigured(f"{FILE_VARIABLE}={name}: is not UTF-8 text") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        raise Misconfigured(f"{FILE_VARIABLE}={name}{line}: not YAML: {getattr(error, 'problem', '')}") from None
 
 
-def read_settings(
-    kind: type[S], section: Mapping[str, Any], environment: Mapping[str, str] = os.environ, **given: Any
-) -> S:
+def read_settings(kind: type[S], section: Mapping[str, Any], **given: Any) -> S:
     """Settings of one kind: `given` first, then the environment, then the file's section, then defaults.
 
     Raises Misconfigured naming each wrong setting as the environment spells it.
     """
     prefix = kind.model_config.get("env_prefix", "")
-    in_environment = {name.upper() for name in environment}
-    told = {name: value for name, value in section.items() if (prefix + name).upper() not in in_environment}
+    told = _left_to_file(section, prefix, kind.model_config.get("env_nested_delimiter"))
     try:
         return kind(**(told | given))
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{prefix}{'_'.join(str(part) for part in each['loc'][:1]).upper()}: {each['msg']}"
-            for each in error.errors()
-        )
-        raise Misconfigured(f"settings: {wrong} (docs/settings.md lists all)") from error
+        wrong = "; ".join(_words(kind, each) for each in error.errors(include_input=False))
+    except SettingsError as error:
+        field = re.search(r'field "(\w+)"', str(error))
+        name = f"{prefix}{field.group(1)}".upper() if field else "the environment"
+        wrong = f"{name}: is not JSON: {error.__cause__ or error}"
+    raise Misconfigured(f"settings: {wrong} (docs/settings.md lists all)")
+
+
+def _left_to_file(section: Mapping[str, Any], prefix: str, delimiter: str | None) -> dict[str, Any]:
+    """What of a section the environment does not say: of a setting with parts (`consul`), part by part."""
+    environment = {name.upper() for name in os.environ}
+    left: dict[str, Any] = {}
+    for name, value in section.items():
+        variable = (prefix + name).upper()
+        if variable in environment:
+            continue
+        if delimiter and isinstance(value, Mapping):
+            value = {
+                part: each for part, each in value.items() if f"{variable}{delimiter}{part}".upper() not in environment
+            }
+        left[name] = value
+    return left
+
+
+def _words(kind: type[BaseSettings], fault: Any) -> str:
+    """One wrong setting, by the name of its variable."""
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if not fault["loc"]:
+        return message
+    first, *parts = (str(part) for part in fault["loc"])
+    prefix, delimiter = kind.model_config.get("env_prefix", ""), kind.model_config.get("env_nested_delimiter")
+    if delimiter and parts:
+        first, parts = f"{first}{delimiter}{parts[0]}", parts[1:]
+    place = "".join(f"{part}: " for part in (".".join(parts),) if part)
+    if fault["type"] == "extra_forbidden":
+        message = "there is no such setting"
+    return f"{(prefix + first).upper()}: {place}{message}"

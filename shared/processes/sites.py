@@ -53,40 +53,51 @@ async def _from_consul(ground: Backing) -> Sites:
     await ground.door.until("consul", registry.ready)
 
     async def located() -> Mapping[str, str]:
-        return _addresses(listed.clusters, await registry.sites())
+        return locate(listed.clusters, await registry.sites())
 
     places = await ground.door.until("sites", located)
+    for cluster in listed.clusters:
+        if cluster.name not in places:
+            log.warning("site_without_address", cluster=cluster.name, mend="register the site in Consul")
     opened = {each.name: each.opened(places[each.name]) for each in listed.clusters if each.name in places}
     clusters = _open(ground, opened)
 
     async def follow() -> None:
         async for sites in registry.changes():
-            _check_unmoved(places, _found(listed.clusters, sites))
+            check_unmoved(listed.clusters, places, sites)
 
     return Sites(registry, clusters, {"site-addresses": follow})
 
 
-def _addresses(clusters: Sequence[ListedCluster], sites: Sequence[Site]) -> Mapping[str, str]:
+def locate(clusters: Sequence[ListedCluster], sites: Sequence[Site]) -> Mapping[str, str]:
     """Address by cluster, of those that have one. Raises Unavailable while there is none at all."""
-    found = {cluster.name: cluster.address for cluster in clusters if cluster.address} | _found(clusters, sites)
+    found = {cluster.name: cluster.address for cluster in clusters if cluster.address}
+    found |= {cluster: addresses[0] for cluster, addresses in _told(clusters, sites).items()}
     if not found:
         raise Unavailable("Consul knows the address of none of the listed sites: see `serai-site` in docs/consul.md")
-    for cluster in clusters:
-        if cluster.name not in found:
-            log.warning("site_without_address", cluster=cluster.name, mend="register the site in Consul")
     return found
 
 
-def _found(clusters: Sequence[ListedCluster], sites: Sequence[Site]) -> dict[str, str]:
+def check_unmoved(clusters: Sequence[ListedCluster], before: Mapping[str, str], sites: Sequence[Site]) -> None:
+    """Raises RuntimeError for a cluster that none of its sites is at any more, or that has its first address now.
+
+    Connections, streams and checkpoints belong to an address: another one takes a new start of the process.
+    """
+    for cluster, addresses in _told(clusters, sites).items():
+        if cluster not in before:
+            raise RuntimeError(f"the Nomad of {cluster} is known now, at {addresses[0]}: start anew")
+        if before[cluster] not in addresses:
+            raise RuntimeError(f"the Nomad of {cluster} is at {addresses[0]} now, not at {before[cluster]}: start anew")
+
+
+def _told(clusters: Sequence[ListedCluster], sites: Sequence[Site]) -> dict[str, list[str]]:
+    """Of each cluster that the file leaves to Consul: where its sites are. Two sites may name two of its servers."""
     left_to_consul = {cluster.name for cluster in clusters if not cluster.address}
-    return {site.cluster: site.address for site in sites if site.cluster in left_to_consul and site.address}
-
-
-def _check_unmoved(before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Connections, streams and checkpoints belong to an address: a cluster that has moved takes a new start."""
-    for cluster, address in now.items():
-        if before.get(cluster) != address:
-            raise RuntimeError(f"the Nomad of {cluster} is at {address} now, not at {before.get(cluster)}: start anew")
+    found: dict[str, list[str]] = {}
+    for site in sites:
+        if site.cluster in left_to_consul and site.address:
+            found.setdefault(site.cluster, []).append(site.address)
+    return found
 
 
 def _open(ground: Backing, settings: Mapping[str, ClusterSettings]) -> dict[str, NomadCluster]:

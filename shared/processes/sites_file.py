@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Generic, Self, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, model_validator
 
 from shared.adapters.consul import settings as consul
 from shared.adapters.nomad import ClusterSettings
 from shared.errors import Misconfigured
 from shared.job import Country, SiteName, VoName
+from shared.runtime import yaml_files
 from shared.site import Site
 
 
@@ -22,16 +22,28 @@ class ListedCluster(ClusterSettings):
     address: str = Field("", pattern=r"^(https?://[^\s/]+)?$")
     token_file: Path | None = Field(None, description="File with the Nomad ACL token, instead of `token`.")
 
+    @model_validator(mode="after")
+    def _one_token(self) -> Self:
+        if self.token_file is not None and self.token.get_secret_value():
+            raise ValueError(f"cluster {self.name}: give token or token_file, not both")
+        return self
+
     def opened(self, address: str = "") -> ClusterSettings:
-        """The settings as the adapter takes them. Raises Misconfigured when the token's file cannot be read."""
+        """The settings as the adapter takes them. Raises Misconfigured when there is no token in the token's file."""
         kept = self.model_dump(exclude={"token_file", "token", "address"}) | {"address": self.address or address}
-        token = self.token
-        if self.token_file is not None:
-            try:
-                token = SecretStr(self.token_file.read_text().strip())
-            except OSError as error:
-                raise Misconfigured(f"cluster {self.name}: token_file {self.token_file}: {error.strerror}") from error
+        token = self.token if self.token_file is None else self._token_of(self.token_file)
         return ClusterSettings(**kept, token=token)
+
+    def _token_of(self, file: Path) -> SecretStr:
+        try:
+            token = file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise Misconfigured(f"cluster {self.name}: token_file {file}: {error.strerror}") from error
+        except UnicodeDecodeError:
+            raise Misconfigured(f"cluster {self.name}: token_file {file}: is not text") from None
+        if not token:
+            raise Misconfigured(f"cluster {self.name}: token_file {file}: is empty")
+        return SecretStr(token)
 
 
 class ListedSite(BaseModel):
@@ -62,11 +74,13 @@ class _SitesFile(BaseModel, Generic[S]):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    clusters: tuple[ListedCluster, ...] = Field(min_length=1)
-    sites: tuple[S, ...] = Field(min_length=1)
+    clusters: tuple[ListedCluster, ...]
+    sites: tuple[S, ...]
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
+        if not self.clusters or not self.sites:
+            raise ValueError("name at least one cluster and one site")
         clusters = [cluster.name for cluster in self.clusters]
         for names in (clusters, [site.name for site in self.sites]):
             if len(set(names)) != len(names):
@@ -97,15 +111,7 @@ F = TypeVar("F", SitesFile, ConsulSitesFile)
 
 
 def read_sites_file(path: Path | None, kind: type[F]) -> F:
-    """The clusters and sites of a file. Raises Misconfigured with file, place and what is wrong there."""
+    """The clusters and sites of a file. Raises Misconfigured with file, line and what is wrong there."""
     if path is None:
         raise Misconfigured("SERAI_SITES is not set: name the YAML file of clusters and sites (docs/processes.md)")
-    try:
-        found = yaml.safe_load(path.read_text())
-        return kind.model_validate(found)
-    except (OSError, yaml.YAMLError) as error:
-        raise Misconfigured(f"{path}: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise Misconfigured(f"{path}: {place}: {first['msg']}") from error
+    return yaml_files.read(path, TypeAdapter(kind), "clusters and sites, see docs/processes.md")

@@ -48,20 +48,35 @@ class Service:
 
 
 async def supervise(name: str, task: Task) -> None:
-    """Run an endless task: `Unavailable` is waited out with back-off, any other failure is fatal and is raised."""
+    """Run an endless task: `Unavailable` is waited out with back-off, any other failure is fatal and is raised.
+
+    A cancellation that nobody asked for (a library's own, that got out of it) counts as `Unavailable`: taken for the
+    order to stop, it would end the service without a word.
+    """
     backoff = Backoff(first_s=0.1, most_s=5.0)
     loop = asyncio.get_running_loop()
     while True:
         started = loop.time()
         try:
-            await task()
-            raise RuntimeError(f"task {name} returned, but it is meant to run for ever")
+            await _until_it_fails(name, task)
         except* Unavailable as away:
             if loop.time() - started > 10 * backoff.most_s:
                 backoff.reset()
             pause = backoff.next_s()
             log.warning("task_waits", task=name, culprit=_words(away), again_in_s=round(pause, 3))
         await asyncio.sleep(pause)
+
+
+async def _until_it_fails(name: str, task: Task) -> None:
+    me = asyncio.current_task()
+    try:
+        await task()
+    except asyncio.CancelledError as stray:
+        if me is None or me.cancelling():
+            raise
+        log.error("task_cancelled_by_nobody", task=name, exc_info=stray)
+        raise Unavailable(f"{name} was cancelled from within", code="stray_cancellation") from stray
+    raise RuntimeError(f"task {name} returned, but it is meant to run for ever")
 
 
 def _words(group: BaseExceptionGroup[Unavailable]) -> str:
@@ -82,14 +97,20 @@ async def run_services(services: Sequence[Service], stop: asyncio.Event, *, drai
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
         done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
-        failed = [task for task in done if task is not stopping and task.exception() is not None]
-        for task in failed:
-            log.error("task_failed", task=task.get_name(), error=repr(task.exception()))
+        failed = {task: error for task in done if task is not stopping and (error := _error_of(task)) is not None}
+        for task, error in failed.items():
+            log.error("task_failed", task=task.get_name(), error=repr(error))
     finally:
         await _end([*tasks, stopping], drain_s)
         await close(services)
     if failed:
-        raise RuntimeError(f"{failed[0].get_name()} failed") from failed[0].exception()
+        task, error = next(iter(failed.items()))
+        raise RuntimeError(f"{task.get_name()} failed") from error
+
+
+def _error_of(task: asyncio.Task[Any]) -> BaseException | None:
+    """Why a task has ended; being cancelled, before we ask for it, is a failure as well."""
+    return asyncio.CancelledError("cancelled by somebody else") if task.cancelled() else task.exception()
 
 
 async def _end(tasks: Sequence[asyncio.Task[Any]], drain_s: float) -> None:

@@ -92,5 +92,9 @@ def _words(fault: Any, known: frozenset[str], what: str) -> str:
             return f"this is not {what}"
         case "string_pattern_mismatch":
             return f"{name}: {fault['input']!r} does not have the form {fault['ctx']['pattern']}"
+        case "value_error":  # of a whole thing: the sentence names it, and its input may hold secrets
+            return str(fault["msg"]).removeprefix("Value error, ")
     message = str(fault["msg"]).removeprefix("Input ")
+    if "token" in name or "secret" in name or isinstance(fault["input"], list | dict):
+        return f"{name}: {message}"
     return f"{name}: {message}, not {fault['input']!r}" if name else message

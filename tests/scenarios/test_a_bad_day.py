@@ -42,9 +42,9 @@ async def test_jobs_survive_a_day_on_which_every_site_fails_in_every_way(tmp_pat
 
 
 async def _hand_in(world: World, chance: random.Random) -> dict[str, tuple[str, ...]]:
-    """Forty jobs, little by little, and how each may end: some may fail with their site, some are cancelled."""
+    """Thirty jobs, little by little, and how each may end: some may fail with their site, some are cancelled."""
     ends: dict[str, tuple[str, ...]] = {}
-    for number in range(40):
+    for number in range(30):
         on_lost = "fail" if number % 5 == 1 else "retry"
         job = await world.alice.submit(work(f"{chance.randrange(50, 800)}ms", start_deadline=2, on_lost=on_lost))
         ends[job] = ("succeeded", "failed") if on_lost == "fail" else ("succeeded",)
@@ -58,7 +58,7 @@ async def _hand_in(world: World, chance: random.Random) -> dict[str, tuple[str, 
 async def _trouble(world: World, site: str, chance: random.Random) -> None:
     """A row of faults at one site, each mended before the next."""
     faults = [_stream, _refuse, _errors, _lost_node, _drain, _restart, _forget]
-    for fault in chance.sample(faults, 5):
+    for fault in chance.sample(faults, 3):
         await pacing.pause(chance.uniform(0.1, 0.5))
         await fault(world, site, chance)
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from tests.scenarios.world import World, a_site, a_world, site_is, until, work
@@ -10,9 +11,12 @@ from tests.scenarios.world import World, a_site, a_world, site_is, until, work
 SITES = (a_site("prague"), a_site("lyon", country="FR"))
 
 
-@pytest_asyncio.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with a_world(tmp_path, *SITES) as up:
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    async with a_world(tmp_path_factory.mktemp("cancelling"), *SITES) as up:
         yield up
 
 

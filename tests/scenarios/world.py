@@ -124,6 +124,11 @@ class Person:
             e.kind.removeprefix("attempt.") for e in events if e.kind.startswith("attempt.") and e.attempt == number
         ]
 
+    async def since_running(self, job_id: str, number: int = 1) -> Steps:
+        """What was told of one attempt from its first `running` on; a quick site may skip what is before."""
+        steps = await self.attempt(job_id, number)
+        return steps[steps.index("running") :]
+
     async def reasons(self, job_id: str) -> list[str]:
         """The reason codes that the job's own events gave."""
         found = (_code(event) for event in await self.timeline(job_id) if event.kind.startswith("job."))

@@ -1,10 +1,10 @@
 """The MessageBus of one process. Nothing to install, and nothing is lost with the process.
 
 Opened by `services/embedded`: `bus = await EmbeddedBus.open(folder / "bus.sqlite")`; one process per file. Every
-message is a row of one append-only log (docs/decisions/002-embedded-bus-keeps-its-own-log.md); `publish` returns when
-its commit is durable, and commits are shared (`sqlite_writer.py`). Consumers are woken in memory and read the file in
-the event loop. An `ack` is written with the next commit and not waited for, as with a broker: a crash in between
-repeats the message.
+message is a row of one append-only log (docs/decisions/002-the-embedded-bus-keeps-a-log-of-its-own.md); `publish`
+returns when its commit is durable, and commits are shared (`sqlite_writer.py`). Consumers are woken in memory and read
+the file in the event loop. An `ack` is written with the next commit and not waited for, as with a broker: a crash in
+between repeats the message.
 """
 
 import asyncio

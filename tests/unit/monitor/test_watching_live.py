@@ -272,7 +272,7 @@ async def test_only_one_copy_watches_and_the_other_takes_over_when_it_stops_in_o
 
 
 async def test_a_deposed_copy_writes_nothing(world: World) -> None:
-    async with world.monitor(instance="one") as first:
+    async with world.monitor(instance="one", lease_ttl_s=60) as first:
         await world.ear.hears(SiteObserved)
         world.clock.forward(60)
         assert await first.store.acquire_lease(LEASE, "two", 600, world.clock())

@@ -7,6 +7,7 @@ import pytest
 
 from bench import results
 from bench.results import Result, of_rounds
+from tests.builders import NOON
 
 pytestmark = pytest.mark.fast
 
@@ -25,15 +26,15 @@ def test_a_goal_without_a_denominator_bounds_the_value() -> None:
 
 def test_figures_that_were_not_measured_again_are_kept(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
-    results.keep([Result("a", 1, "s", "once"), Result("b", 2, "s", "once")], file)
-    results.keep([Result("b", 3, "s", "again")], file)
+    results.keep([Result("a", 1, "s", "once"), Result("b", 2, "s", "once")], file, NOON)
+    results.keep([Result("b", 3, "s", "again")], file, NOON)
     assert [(row["name"], row["value"]) for row in json.loads(file.read_text())] == [("a", 1), ("b", 3)]
 
 
 def test_the_document_shows_the_figures_between_its_marks_and_nothing_else_changes(tmp_path: Path) -> None:
     file, document = tmp_path / "results.json", tmp_path / "figures.md"
     document.write_text(f"before\n{results.BEGIN}\nold\n{results.END}\nafter\n")
-    results.keep([Result("memory", 250, "MB", "once", goal=("at most", 200))], file)
+    results.keep([Result("memory", 250, "MB", "once", goal=("at most", 200))], file, NOON)
     for _ in range(2):
         results.write_into(document, file, "Here.")
     text = document.read_text()

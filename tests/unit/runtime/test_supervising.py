@@ -1,0 +1,43 @@
+"""A task of a service ends for three reasons: told to, failed for good, or something outside is away."""
+
+import asyncio
+
+import pytest
+
+from shared.runtime.service import Service, run_services, supervise
+
+pytestmark = pytest.mark.fast
+
+
+async def test_a_cancellation_that_nobody_asked_for_does_not_end_the_task() -> None:
+    runs: list[int] = []
+    again = asyncio.Event()
+
+    async def task() -> None:
+        runs.append(len(runs))
+        if len(runs) == 1:
+            raise asyncio.CancelledError("out of a library")
+        again.set()
+        await asyncio.Event().wait()
+
+    supervised = asyncio.create_task(supervise("watch", task))
+    async with asyncio.timeout(5):
+        await again.wait()
+    supervised.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await supervised
+    assert runs == [0, 1]
+
+
+async def test_a_task_that_somebody_else_cancelled_is_the_services_failure() -> None:
+    async def endless() -> None:
+        await asyncio.Event().wait()
+
+    service = Service("monitor", app=None, tasks={"watch": endless})
+    running = asyncio.create_task(run_services([service], asyncio.Event()))
+    async with asyncio.timeout(5):
+        while not (found := [task for task in asyncio.all_tasks() if task.get_name() == "monitor.watch"]):
+            await asyncio.sleep(0)
+    found[0].cancel()
+    with pytest.raises(RuntimeError, match=r"monitor\.watch failed"):
+        await running
