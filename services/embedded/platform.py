@@ -181,7 +181,8 @@ class _Parts:
     async def scheduler(self, auth: Service) -> Service:
         """The scheduler, and with it the registry's look at its sites (Consul's work elsewhere)."""
         service = await scheduler_wiring.assemble(
-            self.told(SchedulerSettings, "scheduler", instance="embedded"), store=await self.store("scheduler"), bus=self.bus,
+            self.told(SchedulerSettings, "scheduler", instance="embedded"),
+            store=await self.store("scheduler"), bus=self.bus,
             registry=self.around("registry", self.registry), auth=self.ask(auth), verifier=self.verifier(auth),
             clock=system_clock,
             engines={name: self.around("engine", cluster.engine) for name, cluster in self.clusters.items()},
