@@ -28,6 +28,7 @@ log = logs.get("adapters.consul")
 
 _MOST_SAID: Final = 1000
 """Sentences that are kept in order to be logged once; whoever invents names must not fill our memory."""
+_LEAST_WAIT_S: Final = 0.01
 _ON_PROBATION: Final = "its checks pass again, but not for long enough yet"
 
 
@@ -180,8 +181,10 @@ class ConsulRegistry:
             moments += [
                 moment for followed in self._followed.values() if (moment := self._expiry(followed)) is not None
             ]
+            # Never "now": a clock that rounds would bring us here again without having moved.
+            due = max(min(moments), self._now() + _LEAST_WAIT_S) if moments else None
             try:
-                async with asyncio.timeout_at(min(moments) if moments else None):
+                async with asyncio.timeout_at(due):
                     await self._stirred.wait()
             except TimeoutError:
                 self._advance()
