@@ -203,7 +203,6 @@ class Listing:
     evaluations: tuple[EvaluationSeen, ...]
     nodes: tuple[NodeSeen, ...]
     known_leader: bool = True
-    namespaces: tuple[str, ...] = ("default",)
 
 
 class Presence(StrEnum):

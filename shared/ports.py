@@ -199,6 +199,9 @@ class EngineWatch(Protocol):
         than a heartbeat allows, refused) or Misconfigured (token). A last line that was cut off is dropped.
         """
 
+    async def namespaces(self) -> frozenset[str]:
+        """The namespaces that our token may see. A stream has the events only of those there were as it was opened."""
+
     async def listing(self) -> Listing:
         """Jobs (with meta), allocations, evaluations and nodes of all namespaces, consistently read."""
 

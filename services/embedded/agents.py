@@ -12,6 +12,7 @@ from services.embedded.settings import EmbeddedSettings
 from services.embedded.sites import EmbeddedSite
 from shared.adapters.nomad import local_agent
 from shared.errors import Misconfigured
+from shared.namespaces import DEFAULT
 
 HOST: Final = "127.0.0.1"
 MHZ_PER_CORE: Final = 1000
@@ -63,7 +64,7 @@ def _region(binary: Path, site: EmbeddedSite, folder: DataFolder, number: int) -
         local_agent.RegionSettings(
             name=site.name, folder=folder.path / "nomad" / site.name, ports=(http, rpc, serf, client),
             cpu_mhz=round(site.cores * MHZ_PER_CORE), memory_mib=site.memory_mib, meta={"country": site.country},
-            task_ports=(task_ports, task_ports + _TASK_PORTS - 1),
+            namespaces=site.namespaces, task_ports=(task_ports, task_ports + _TASK_PORTS - 1),
         ),
     )  # fmt: skip
 
@@ -79,6 +80,7 @@ async def _embedded(
             memory_mb=site.memory_mib, disk_mb=site.disk_mib, country=site.country, drivers=drivers,
             gpus=tuple(("nvidia", "gpu", model, count) for model, count in site.gpus.items()),
             client_tick_s=settings.client_tick_s, end_tasks_at_stop=settings.end_tasks, event_buffer_size=1000,
+            namespaces=(DEFAULT, *site.namespaces),
         )
     )  # fmt: skip
     await agent.start()

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from shared.errors import Misconfigured
 from shared.job import Country, SiteName, VoName
+from shared.namespaces import namespace_of
 from shared.runtime import yaml_files
 
 CLIMATE, BIO = "vo.climate.example", "vo.bio.example"
@@ -26,6 +27,11 @@ class EmbeddedSite(BaseModel):
     hardware: tuple[str, ...] = ()
     carbon_g_per_kwh: float | None = None
     cost_per_core_hour: float | None = None
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """The Nomad namespaces that its operator makes for its VOs."""
+        return tuple(namespace_of(vo) for vo in self.vos)
 
 
 _SITES = TypeAdapter(tuple[EmbeddedSite, ...])

@@ -119,7 +119,7 @@ class Reconciler:
     async def _tell_strays(self, ids: set[str]) -> None:
         wanted = [attempt for id in sorted(ids) if (attempt := attempt_of(id)) is not None]
         kept = await self._store.read(lambda connection: store.records(connection, wanted))
-        await self._desk.tell_strays([(kept[a].record.identity.site, a) for a in wanted if a in kept])
+        await self._desk.tell_strays([kept[attempt].record.identity for attempt in wanted if attempt in kept])
 
     # -- doubts ---------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,10 @@ class MonitorSettings(BaseSettings):
         default=120, gt=0, description="Seconds between re-listings of a cluster (times 0.8 to 1.2, so that clusters "
         "do not move in step): deletions and some status changes are silent on the stream."
     )  # fmt: skip
+    namespaces_interval_s: float = Field(
+        default=5, gt=0, description="Seconds between looks at a cluster's namespaces: a stream has only those "
+        "that were there when it was opened, and is opened anew for another one."
+    )  # fmt: skip
     first_line_s: float = Field(
         default=2, gt=0, description="Seconds to wait after a reconnect for the last line to come again; without it "
         "the buffer is new, and a re-listing is due."

@@ -9,12 +9,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from services.monitor import capacity, store
+from services.monitor.attempts import Identity
 from services.monitor.leadership import Leadership
 from services.monitor.site_health import Health, Hysteresis, Sign, Standing, after
 from services.monitor.store import SiteRow
 from shared.contracts.events import SiteEvent, SiteObserved, SiteReachable, SiteStray, SiteSuspect, SiteUnreachable
 from shared.engine import NodeSeen
-from shared.ids import AttemptId
 from shared.ports import SiteRegistry
 from shared.runtime import logs
 from shared.runtime.transactions import Transactions, Unit
@@ -161,17 +161,17 @@ class SiteDesk:
 
     # -- strays ---------------------------------------------------------------------------------------------------
 
-    async def tell_strays(self, strays: Sequence[tuple[str, AttemptId]]) -> None:
-        """(site, attempt) of what runs there and is not current: told at every sight, until it is gone."""
+    async def tell_strays(self, strays: Sequence[Identity]) -> None:
+        """What runs there and is not current: told at every sight, until it is gone."""
 
         def tell(unit: Unit) -> None:
             self._leadership.check(unit.connection)
-            for site, attempt in strays:
-                row = store.site(unit.connection, site)
-                store.save_site(unit.connection, _tell(unit, row, _stray_event(site, attempt)))
+            for stray in strays:
+                row = store.site(unit.connection, stray.site)
+                store.save_site(unit.connection, _tell(unit, row, _stray_event(stray)))
 
         if strays:
-            log.warning("strays", cluster=self._cluster, attempts=[str(attempt) for _, attempt in strays])
+            log.warning("strays", cluster=self._cluster, attempts=[str(stray.attempt) for stray in strays])
             await self._transactions.run(tell)
 
 
@@ -193,5 +193,8 @@ def _standing_event(site: str, health: Health) -> Telling:
     return lambda n, vo: SiteReachable(site=site, occurrence=n, vo=vo)
 
 
-def _stray_event(site: str, attempt: AttemptId) -> Telling:
-    return lambda n, vo: SiteStray(site=site, occurrence=n, vo=vo, job_id=attempt.job_id, attempt=attempt.number)
+def _stray_event(stray: Identity) -> Telling:
+    return lambda n, vo: SiteStray(
+        site=stray.site, occurrence=n, vo=vo, job_id=stray.attempt.job_id, attempt=stray.attempt.number,
+        namespace=stray.namespace,
+    )  # fmt: skip

@@ -6,6 +6,7 @@ the stream brings. Raises Unavailable when the stream ends; the supervisor start
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing
@@ -66,7 +67,6 @@ class Watcher:
         self._stored = 0
         self._believed = False
         self._verdict = Resumed.SAME
-        self._namespaces: tuple[str, ...] = ()
 
     async def run(self) -> None:
         """Watch; for ever. Raises Unavailable when the cluster or the store is away."""
@@ -76,7 +76,7 @@ class Watcher:
             try:
                 await self._subscribe()
             except* Resubscribe:
-                log.info("namespaces_changed", cluster=self._cluster, namespaces=self._namespaces)
+                log.info("namespaces_changed", cluster=self._cluster)
             except* Misconfigured as wrong:
                 culprit = _first(wrong)
                 await self._desk.sign(Sign.UNBELIEVABLE, culprit.what)
@@ -87,6 +87,7 @@ class Watcher:
     async def _subscribe(self) -> None:
         """One subscription: read, fold, list when due; until it ends."""
         self._stored = self._position = await self._store.read(lambda c: store.checkpoint(c, self._cluster))
+        namespaces = await self._watch.namespaces()
         stream = cast("AsyncGenerator[Line | Heartbeat]", self._watch.stream(self._position))
         async with aclosing(stream):
             await anext(stream)
@@ -97,6 +98,7 @@ class Watcher:
                 self._spawn(group, "read", self._read(stream, queue, first))
                 self._spawn(group, "fold", self._fold(queue))
                 self._spawn(group, "list", self._list(queue, first, self._position))
+                self._spawn(group, "namespaces", self._until_others(namespaces))
                 self._spawn(group, "doubts", self._reconciler.resolve())
                 self._spawn(group, "strays", self._reconciler.ask_about_strays())
 
@@ -115,6 +117,15 @@ class Watcher:
                     first.set_result(item.index)
                 await queue.put(item)
         raise Unavailable(f"cluster {self._cluster}: the event stream ended", code="nomad_stream")
+
+    async def _until_others(self, before: frozenset[str]) -> None:
+        """Look for other namespaces than the stream was opened with; raises Resubscribe. A look may go unanswered."""
+        while True:
+            await asyncio.sleep(self._settings.namespaces_interval_s)
+            with contextlib.suppress(SeraiError):
+                if await self._watch.namespaces() != before:
+                    self._believed = False
+                    raise Resubscribe
 
     # -- listing --------------------------------------------------------------------------------------------------
 
@@ -189,10 +200,6 @@ class Watcher:
         await self._reconciler.fold(listed)
         self._believed = True
         self._desk.listed(listing.nodes)
-        before, self._namespaces = self._namespaces, listing.namespaces
-        if before and before != listing.namespaces:
-            self._believed = False
-            raise Resubscribe
 
     async def _store_position(self) -> None:
         await self._folding.fold([], self._position)

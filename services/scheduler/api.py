@@ -3,7 +3,7 @@
 A question asked for a user carries their read grant; what its owner may not see answers 404, as if it were not there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -45,21 +45,22 @@ class Answers:
     """The questions and where their answers come from."""
 
     def __init__(
-        self, transactions: Transactions, sites: KnownSites, verifier: Verifier, namespaces: Mapping[str, str]
+        self, transactions: Transactions, sites: KnownSites, verifier: Verifier, namespace_of: Callable[[str], str]
     ) -> None:
         self._transactions = transactions
         self._store = transactions.store
         self._sites = sites
         self._verifier = verifier
-        self._namespaces = namespaces
+        self._namespace_of = namespace_of
 
     # -- why ------------------------------------------------------------------------------------------------------
 
     async def explain(self, asked: ExplainRequest) -> Response:
         """Where a job would go if it were handed in now."""
         facts = await self._store.read(queue_store.read_facts)
-        namespace = self._namespaces.get(asked.spec.vo, "default")
-        verdicts = placement.decide(asked.spec, self._sites.snapshot(facts), namespace=namespace)
+        verdicts = placement.decide(
+            asked.spec, self._sites.snapshot(facts), namespace=self._namespace_of(asked.spec.vo)
+        )
         fits = any(verdict.fits for verdict in verdicts)
         reason = None if fits else explaining.waiting_reason(verdicts)
         return _json(
@@ -85,7 +86,7 @@ class Answers:
         facts = await self._store.read(queue_store.read_facts)
         now = self._transactions.clock()
         verdicts = placement.decide(
-            job.spec, self._sites.snapshot(facts), namespace=self._namespaces.get(job.spec.vo, "default"),
+            job.spec, self._sites.snapshot(facts), namespace=self._namespace_of(job.spec.vo),
             avoid=job.avoided(now), salt=str(job.id),
         )  # fmt: skip
         backing_off = job.not_before is not None and job.not_before > now

@@ -48,14 +48,13 @@ log = logs.get("scheduler.handlers")
 class Context:
     """What handlers need beside the transaction. `denial`: auth's no to a command whose grant had expired.
 
-    `claims` reads a grant that the consumer has verified. `namespace_of` maps a VO to its Nomad namespace.
+    `claims` reads a grant that the consumer has verified.
     """
 
     keeper: Keeper
     denial: Callable[[str], str | None]
     claims: Callable[[str], GrantClaims]
     sites: Callable[[], Mapping[str, Site]]
-    namespace_of: Callable[[str], str]
     stop_unknown: bool = True
 
 
@@ -188,10 +187,9 @@ def _stop_unknown(context: Context, unit: Unit, event: SiteStray) -> None:
     log.error("unknown_stray", job_id=str(event.job_id), attempt=event.attempt, site=event.site,
               stopped=context.stop_unknown and site is not None)  # fmt: skip
     if context.stop_unknown and site is not None:
-        namespace = context.namespace_of(event.vo) if event.vo else "default"
         store.owe(
-            unit.connection, event.job_id, event.attempt, Call.CLOSE, cluster=site.cluster, namespace=namespace,
-            now=unit.now,
+            unit.connection, event.job_id, event.attempt, Call.CLOSE, cluster=site.cluster,
+            namespace=event.namespace, now=unit.now,
         )  # fmt: skip
         unit.after_commit(context.keeper.wakes.calls.set)
 

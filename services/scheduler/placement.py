@@ -113,9 +113,10 @@ def _verdict(
     need = need_of(spec, view.site)
     return (
         _unheard(view)
-        or _rules(spec, view, namespace, avoid, forbidden)
+        or _rules(spec, view, avoid, forbidden)
         or _hardware(spec, view, need)
         or _state(view, avoid)
+        or _namespace(spec, view, namespace)
         or _room(view, need)
         or Verdict(
             site=view.site.name, code=VerdictCode.FITS, message=f"{view.site.name} can take the job now.",
@@ -133,9 +134,7 @@ def _unheard(view: SiteView) -> Verdict | None:
 # -- what the request and the site's rules say --------------------------------------------------------------------
 
 
-def _rules(
-    spec: JobSpec, view: SiteView, namespace: str, avoid: Mapping[str, Avoid], forbidden: Mapping[str, str]
-) -> Verdict | None:
+def _rules(spec: JobSpec, view: SiteView, avoid: Mapping[str, Avoid], forbidden: Mapping[str, str]) -> Verdict | None:
     site, wishes = view.site, spec.placement
     name = site.name
     if spec.vo not in site.vos:
@@ -152,8 +151,6 @@ def _rules(
         return _no(name, VerdictCode.POLICY_FORBIDS, forbidden[name] or f"Policy does not allow the owner at {name}.")
     if name in avoid and avoid[name].code is VerdictCode.REFUSED_BY_SITE:
         return _no(name, VerdictCode.REFUSED_BY_SITE, f"{name} refused the job: {avoid[name].message}")
-    if view.namespaces is not None and namespace not in view.namespaces:
-        return _no(name, VerdictCode.NAMESPACE_MISSING, f"{name} has no Nomad namespace {namespace!r}.")
     return None
 
 
@@ -232,6 +229,14 @@ def _state(view: SiteView, avoid: Mapping[str, Avoid]) -> Verdict | None:
     if name in avoid:
         return _later(name, VerdictCode.TRIED_BEFORE, f"{name} {avoid[name].message}; others come first for a while.")
     return None
+
+
+def _namespace(spec: JobSpec, view: SiteView, namespace: str) -> Verdict | None:
+    """Nomad refuses work in a namespace that is not there; its operator may make it at any time."""
+    if view.namespaces is None or namespace in view.namespaces:
+        return None
+    words = f"{view.site.name} has no Nomad namespace {namespace!r} for the VO {spec.vo} yet."
+    return _later(view.site.name, VerdictCode.NAMESPACE_MISSING, words)
 
 
 # -- what is free -------------------------------------------------------------------------------------------------

@@ -1,9 +1,13 @@
 """What the scheduler can be told. Read once, by whoever runs it; every default is meant for production."""
 
-from pydantic import Field, SecretStr
+from itertools import pairwise
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.job import VoName
+from shared.namespaces import DEFAULT, NamespaceName
 
 
 class SchedulerSettings(BaseSettings):
@@ -12,10 +16,10 @@ class SchedulerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SERAI_SCHEDULER_", frozen=True, extra="forbid")
 
     service_token: SecretStr = Field(description="Secret shared by the services: opens `/internal`.")
-    namespaces: dict[VoName, str] = Field(
-        default_factory=dict,
-        description="Nomad namespace of each VO's jobs, the same at every site; a VO not named uses `default`.",
-    )
+    namespaces: dict[VoName, NamespaceName] = Field(
+        default_factory=dict, description="Nomad namespaces of VOs that had one before, the same at every site. A VO "
+        "not named has its own, made from its name (docs/sites.md)."
+    )  # fmt: skip
     # -- grace times --
     node_grace_s: float = Field(
         120, ge=0, description="Seconds a batch attempt's node may be away before the attempt is given up (`on_lost`)."
@@ -101,3 +105,12 @@ class SchedulerSettings(BaseSettings):
     )
     janitor_interval_s: float = Field(600, gt=0, description="Seconds between rounds of forgetting.")
     prefetch: int = Field(32, ge=1, le=1000, description="Messages of each queue in hand at a time.")
+
+    @model_validator(mode="after")
+    def _a_namespace_each(self) -> Self:
+        names = sorted(self.namespaces.values())
+        if doubled := [name for name, after in pairwise(names) if name == after]:
+            raise ValueError(f"namespaces: {doubled[0]!r} is given to two VOs; each needs its own")
+        if DEFAULT in names:
+            raise ValueError(f"namespaces: {DEFAULT!r} is everybody's at a site; name another")
+        return self

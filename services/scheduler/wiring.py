@@ -20,6 +20,7 @@ from services.scheduler.settings import SchedulerSettings
 from services.scheduler.store import runtime
 from services.scheduler.sweeping import Sweeper, SweepPace
 from services.scheduler.wakes import Wakes
+from shared import namespaces
 from shared.contracts.questions import Answer
 from shared.contracts.routes import SCHEDULER_COMMANDS, SCHEDULER_REPORTS
 from shared.ports import Clock, JobEngine, MessageBus, SiteRegistry, Store
@@ -81,7 +82,7 @@ class Parts:
             auth, verifier, clock, cache_s=settings.decision_cache_s, away_s=settings.auth_pause_s
         )
         self.context = Context(
-            self.keeper, authorising.denial, granted_claims, lambda: self.sites.by_name, self.namespace_of,
+            self.keeper, authorising.denial, granted_claims, lambda: self.sites.by_name,
             settings.stop_unknown_strays,
         )  # fmt: skip
         table = handlers.bound(self.context)
@@ -104,7 +105,7 @@ class Parts:
             self.transactions, self.relay, keep_s=settings.retention_s, inbox_s=settings.inbox_s,
             interval_s=settings.janitor_interval_s,
         )  # fmt: skip
-        answers = api.Answers(self.transactions, self.sites, verifier, settings.namespaces)
+        answers = api.Answers(self.transactions, self.sites, verifier, self.namespace_of)
         self.app = api.build(answers, settings.service_token.get_secret_value())
 
     async def lead(self) -> None:
@@ -113,7 +114,7 @@ class Parts:
 
     def namespace_of(self, vo: str) -> str:
         """The Nomad namespace of a VO's jobs."""
-        return self._namespaces.get(vo, "default")
+        return namespaces.namespace_of(vo, self._namespaces)
 
 
 def _rules(settings: SchedulerSettings) -> Rules:

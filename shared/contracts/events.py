@@ -262,6 +262,8 @@ class SiteStray(SiteEvent):
 
     job_id: UUID
     attempt: int
+    namespace: str = "default"
+    """Nomad namespace in which it was seen: there it is to be stopped."""
 
 
 JOB_EVENTS: tuple[type[JobEvent], ...] = (

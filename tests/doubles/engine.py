@@ -19,7 +19,7 @@ class EngineDouble:
     `living` are attempts that run; `end` lets one end by itself.
     """
 
-    namespaces_there: frozenset[str] = frozenset({"default"})
+    namespaces_there: frozenset[str] = frozenset({"vo-climate-example", "vo-bio-example"})
     answers: list[Submission | SeraiError] = field(default_factory=list)
     away: bool = False
     orders: list[AttemptOrder] = field(default_factory=list)

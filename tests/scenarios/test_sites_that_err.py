@@ -6,6 +6,8 @@ import httpx2
 import pytest
 import pytest_asyncio
 
+from services.embedded.sites import CLIMATE
+from shared.namespaces import namespace_of
 from tests.scenarios.world import World, a_site, a_world, site_is, until, work
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -148,7 +150,7 @@ async def test_what_runs_under_our_name_and_is_no_current_attempt_is_stopped(wor
     alice = world.alice
     job = (await alice.runs(work("1h", at=["spare"]))).id
     async with httpx2.AsyncClient(base_url=world.agents["spare"].address, trust_env=False) as nomad:
-        ours = (await nomad.get(f"/v1/job/{job}-001")).json()
+        ours = (await nomad.get(f"/v1/job/{job}-001", params={"namespace": namespace_of(CLIMATE)})).json()
         stray = f"{job}-002"
         copy = {**ours, "ID": stray, "Name": stray, "Meta": {**ours["Meta"], "serai_attempt": "2"}}
         assert (await nomad.put("/v1/jobs", json={"Job": copy})).status_code == 200

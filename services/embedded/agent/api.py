@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from . import api_client, api_jobs, api_reads, stream
+from . import api_client, api_jobs, api_namespaces, api_reads, stream
 from .faults import KINDS
 from .region import Refused
 from .web import Answer, HttpError, Message, Receive, Request, Send, json_answer, text_answer
@@ -30,7 +30,8 @@ EXACT: dict[str, Handler] = {
     "/v1/evaluations": api_reads.evaluations,
     "/v1/deployments": api_reads.deployments,
     "/v1/nodes": api_reads.nodes,
-    "/v1/namespaces": api_reads.namespaces,
+    "/v1/namespaces": api_namespaces.namespaces,
+    "/v1/namespace": api_namespaces.namespace,
     "/v1/regions": api_reads.regions,
     "/v1/node/pools": api_reads.node_pools,
     "/v1/status/leader": api_reads.leader,
@@ -47,7 +48,7 @@ PREFIXES: list[tuple[str, Handler]] = [
     ("/v1/evaluation/", api_reads.evaluation),
     ("/v1/deployment/", api_reads.deployment),
     ("/v1/node/", api_reads.node),
-    ("/v1/namespace/", api_reads.namespace),
+    ("/v1/namespace/", api_namespaces.namespace),
     ("/v1/client/fs/", api_client.fs),
     ("/v1/client/allocation/", api_client.alloc_stats),
 ]

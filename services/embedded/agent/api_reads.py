@@ -272,20 +272,6 @@ async def _eligibility(agent: "EmbeddedAgent", request: Request, node_id: str) -
     return json_answer(answer, X_Nomad_Index=str(answer["Index"]))
 
 
-async def namespaces(agent: "EmbeddedAgent", request: Request, rest: str) -> Answer:
-    """Namespaces."""
-    request.only("GET")
-    return json_answer([views.namespace_row(name) for name in sorted(agent.region.namespaces)], **index_headers(1))
-
-
-async def namespace(agent: "EmbeddedAgent", request: Request, rest: str) -> Answer:
-    """One namespace."""
-    request.only("GET")
-    if rest not in agent.region.namespaces:
-        raise HttpError(404, "Namespace not found")
-    return json_answer(views.namespace_row(rest), **index_headers(1))
-
-
 async def node_pools(agent: "EmbeddedAgent", request: Request, rest: str) -> Answer:
     """Node pools."""
     request.only("GET")

@@ -68,9 +68,12 @@ def _clear(agent: "EmbeddedAgent", args: Args) -> None:
 
 
 def _forget_job(agent: "EmbeddedAgent", args: Args) -> None:
-    key = (str(args.get("namespace", "default")), str(args["job"]))
-    if not collect.forget(agent.region, key, agent.now()):
-        raise ValueError(f"no job {key[1]!r} in namespace {key[0]!r}")
+    named, job = args.get("namespace"), str(args["job"])
+    keys = [key for key in agent.region.state.jobs if key[1] == job and named in (None, key[0])]
+    if not keys:
+        raise ValueError(f"no job {job!r}" + (f" in namespace {named!r}" if named else ""))
+    for key in keys:
+        collect.forget(agent.region, key, agent.now())
 
 
 def _gc(agent: "EmbeddedAgent", args: Args) -> None:

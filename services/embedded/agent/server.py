@@ -18,7 +18,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from . import allocdir, fingerprint, injection, nodes, updates
+from . import allocdir, api_namespaces, fingerprint, injection, nodes, updates
 from .allocrunner import AllocRunner
 from .api import Api
 from .broker import Broker
@@ -105,6 +105,7 @@ class EmbeddedAgent:
 
     def _load(self) -> deque[Line]:
         self.settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.region.namespaces |= api_namespaces.kept(self.settings.data_dir)
         lines: deque[Line] = deque(maxlen=self.settings.event_buffer_size + 1)
         for record in self._journal.load():
             if (line := self.region.state.load(record)) is not None:

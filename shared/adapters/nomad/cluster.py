@@ -24,6 +24,9 @@ class NomadWatch:
     def stream(self, index: int) -> AsyncIterator[Line | Heartbeat]:
         return self._stream.lines(index)
 
+    async def namespaces(self) -> frozenset[str]:
+        return await self._reader.namespaces()
+
     async def listing(self) -> Listing:
         return await self._reader.listing()
 

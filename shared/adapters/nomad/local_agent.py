@@ -42,6 +42,7 @@ class RegionSettings:
     cpu_mhz: int
     memory_mib: int
     meta: dict[str, str]
+    namespaces: tuple[str, ...] = ()
     task_ports: tuple[int, int] = (23_000, 23_999)
 
 
@@ -61,6 +62,8 @@ class LocalRegion:
                 await self._run("server", self._server())
                 await self._until(client, "/v1/status/leader", bool)
                 await self._until(client, "/.well-known/jwks.json", lambda found: bool(found.get("keys")))
+                for name in self._settings.namespaces:
+                    (await client.put("/v1/namespace", json={"Name": name})).raise_for_status()
                 await self._run("client", self._client())
                 await self._until(client, "/v1/nodes", _one_is_ready)
             except BaseException:

@@ -29,12 +29,11 @@ class NomadReader:
         """Everything of all namespaces; evaluations only while open or failed (finished ones tell nothing more)."""
         try:
             async with asyncio.timeout(self._settings.listing_timeout_s):
-                jobs, allocations, evaluations, nodes, namespaces = await asyncio.gather(
+                jobs, allocations, evaluations, nodes = await asyncio.gather(
                     self._pages("/v1/jobs", {"namespace": "*", "meta": "true"}),
                     self._pages("/v1/allocations", {"namespace": "*", "resources": "true"}),
                     self._pages("/v1/evaluations", {"namespace": "*", "filter": _OPEN_EVALUATIONS}),
                     self._pages("/v1/nodes", {"resources": "true"}),
-                    self.namespaces(),
                 )
         except TimeoutError as late:
             raise self._unavailable(f"no listing within {self._settings.listing_timeout_s:g} s") from late
@@ -47,7 +46,6 @@ class NomadReader:
             evaluations=tuple(evaluation_of(row) for row in evaluations.rows),
             nodes=tuple(node_of(row, foreign.get(row["ID"], (0, 0, 0))) for row in nodes.rows),
             known_leader=all(part.known_leader for part in parts),
-            namespaces=tuple(sorted(namespaces)),
         )
 
     async def _pages(self, path: str, params: dict[str, str]) -> "_Rows":

@@ -1,12 +1,15 @@
 """JobEngine: what is promised of submitting, closing and planning."""
 
 import asyncio
+import uuid
+from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
-from shared.engine import AllocationSeen, Closing, EvaluationSeen, JobSeen, Presence, Submission, Submitted
+from shared.engine import AllocationSeen, Closing, EvaluationSeen, JobSeen, Line, Presence, Seen, Submission, Submitted
 from shared.errors import Misconfigured, Refused
-from tests.ports.engine.site import SMALL, SiteUnderTest, a_script, an_order, of
+from tests.ports.engine.site import DEADLINE_S, SMALL, SiteUnderTest, a_script, an_order, of
 
 RUNS_FOREVER = "while :; do sleep 1; done"
 
@@ -146,3 +149,37 @@ async def test_mock_work_runs_without_a_process(site: SiteUnderTest) -> None:
 async def test_a_ready_engine_knows_its_namespaces(site: SiteUnderTest) -> None:
     await site.engine.ready()
     assert "default" in await site.engine.namespaces()
+    assert "default" in await site.watch.namespaces()
+
+
+async def test_a_namespace_that_is_missing_is_named_and_a_new_one_is_there_at_once(site: SiteUnderTest) -> None:
+    name = f"vo-{uuid.uuid4().hex[:12]}"
+    order = replace(an_order(), namespace=name)
+    for call in (site.engine.submit(order), site.engine.close(order.attempt, name), site.engine.plan(order)):
+        with pytest.raises(Misconfigured, match=name) as missing:
+            await call
+        assert missing.value.code == "nomad_namespace"
+    await site.make_namespace(name)
+    assert name in await site.engine.namespaces()
+    assert name in await site.watch.namespaces()
+    await site.submitted(order)
+    await site.ended(order)
+    assert await site.watch.presence(order.attempt.nomad_id, name) is Presence.PRESENT
+    assert await site.watch.presence(order.attempt.nomad_id, "default") is Presence.ABSENT
+
+
+async def test_a_stream_has_the_events_of_the_namespaces_there_were_as_it_was_opened(site: SiteUnderTest) -> None:
+    name = f"vo-{uuid.uuid4().hex[:12]}"
+    order, known = replace(an_order(), namespace=name), an_order()
+    async with asyncio.timeout(DEADLINE_S), aclosing(site.watch.stream(0)) as stream:  # type: ignore[type-var]
+        await anext(stream)
+        await site.make_namespace(name)
+        await site.submitted(order)
+        await site.ended(order)
+        await site.submitted(known)
+        old: list[Seen] = []
+        while not of(known, old, JobSeen):
+            item = await anext(stream)
+            old += item.seen if isinstance(item, Line) else ()
+    assert of(order, old, JobSeen) == []
+    assert of(order, await site.seen_until(lambda seen: bool(of(order, seen, JobSeen))), JobSeen)

@@ -1,16 +1,13 @@
 """EngineWatch: what is promised of the stream, listings, presence, logs and files."""
 
 import asyncio
-import json
-import urllib.request
 from contextlib import aclosing
-from typing import Any
 
 import pytest
 
 from shared.engine import AllocationSeen, EvaluationSeen, Heartbeat, JobSeen, Line, LogChunk, Presence
 from shared.errors import NotFound, Refused
-from tests.ports.engine.site import DEADLINE_S, SMALL, SiteUnderTest, a_script, an_order, of
+from tests.ports.engine.site import DEADLINE_S, SMALL, SiteUnderTest, a_script, an_order, by_hand, of
 
 
 async def lines_from(site: SiteUnderTest, index: int, count: int) -> list[Line]:
@@ -77,7 +74,6 @@ async def test_the_listing_holds_what_is_there(site: SiteUnderTest) -> None:
     assert (allocation.id, allocation.tasks) == (end.id, end.tasks)
     assert listing.known_leader
     assert listing.index > 0
-    assert "default" in listing.namespaces
 
 
 async def test_a_listing_of_many_pages_is_whole(site: SiteUnderTest) -> None:
@@ -92,22 +88,16 @@ async def test_nodes_come_with_what_they_have_and_what_strangers_use(site: SiteU
     strange = {"Driver": "mock_driver", "Config": {"run_for": "60s"}, "Resources": {"CPU": 300, "MemoryMB": 40}}
     group = {"Name": "g", "EphemeralDisk": {"SizeMB": 200}, "Tasks": [{"Name": "t", **strange}]}
     job = {"ID": "a-stranger", "Type": "batch", "Datacenters": ["dc1"], "TaskGroups": [group]}
-    await by_hand(site, "POST", "/v1/jobs", {"Job": job})
+    await by_hand(site.address, "POST", "/v1/jobs", {"Job": job})
     await site.seen_until(lambda seen: any(isinstance(a, AllocationSeen) and a.job_id == "a-stranger" for a in seen))
     (node,) = (await site.watch.listing()).nodes
-    await by_hand(site, "DELETE", "/v1/job/a-stranger?purge=true")
+    await by_hand(site.address, "DELETE", "/v1/job/a-stranger?purge=true")
     assert (node.status, node.eligible, node.draining, node.datacenter) == ("ready", True, False, "dc1")
     assert node.capacity is not None
     assert (node.capacity.cpu_mhz, node.capacity.memory_mib) == (4000, 2048)
     assert {"raw_exec", "mock_driver"} <= set(node.capacity.drivers)
     held = node.capacity
     assert (held.foreign_cpu_mhz, held.foreign_memory_mib, held.foreign_disk_mib) == (300, 40, 200)
-
-
-async def by_hand(site: SiteUnderTest, method: str, path: str, body: Any = None) -> None:
-    request = urllib.request.Request(site.address + path, method=method)
-    data = None if body is None else json.dumps(body).encode()
-    await asyncio.to_thread(lambda: urllib.request.urlopen(request, data, timeout=10).close())
 
 
 async def test_presence_is_proven_both_ways(site: SiteUnderTest) -> None:

@@ -27,7 +27,9 @@ class Cluster:
         self.index = 0
         self.buffer: list[Line] = []
         self.shows: dict[tuple[str, str], Seen] = {("node", "n1"): node_seen()}
-        self.namespaces: tuple[str, ...] = ("default",)
+        self.there = frozenset({"default"})
+        self.deaf = False
+        self.looks = 0
         self.wrong: SeraiError | None = None
         self.stream_wrong: SeraiError | None = None
         self.log: dict[tuple[str, str], bytes] = {}
@@ -37,6 +39,7 @@ class Cluster:
         self._readers: list[asyncio.Queue[Line | None]] = []
         self.grown = asyncio.Event()
         self._subscribed = asyncio.Event()
+        self._looked = asyncio.Event()
 
     # -- what happens there ---------------------------------------------------------------------------------------
 
@@ -89,6 +92,14 @@ class Cluster:
                 self._subscribed.clear()
                 await self._subscribed.wait()
 
+    async def looked(self, times: int) -> None:
+        """Return when its namespaces have been asked for, so many times more."""
+        wanted = self.looks + times
+        async with asyncio.timeout(10):
+            while self.looks < wanted:
+                self._looked.clear()
+                await self._looked.wait()
+
     # -- EngineWatch ----------------------------------------------------------------------------------------------
 
     async def stream(self, index: int) -> AsyncIterator[Line | Heartbeat]:
@@ -108,6 +119,14 @@ class Cluster:
             self._readers.remove(queue)
         raise Unavailable("the stream was dropped", code="nomad_stream")
 
+    async def namespaces(self) -> frozenset[str]:
+        self._check()
+        self.looks += 1
+        self._looked.set()
+        if self.deaf:
+            raise Unavailable("no answer", code="nomad_unavailable")
+        return self.there
+
     async def listing(self) -> Listing:
         self._check()
         self.listings += 1
@@ -118,7 +137,6 @@ class Cluster:
             tuple(one for one in rows if isinstance(one, AllocationSeen)),
             tuple(one for one in rows if isinstance(one, EvaluationSeen)),
             tuple(one for one in rows if isinstance(one, NodeSeen)),
-            namespaces=self.namespaces,
         )
 
     async def presence(self, job_id: str, namespace: str) -> Presence:

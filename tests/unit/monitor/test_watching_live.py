@@ -222,15 +222,26 @@ async def test_strays_are_told_at_every_listing_until_they_are_gone(world: World
     assert all(asked == (ONE.nomad_id,) for asked in world.asked)
 
 
-async def test_the_namespaces_of_a_cluster_may_change(world: World) -> None:
-    async with world.monitor(relist_interval_s=0.02):
+async def test_a_new_namespace_makes_the_stream_be_opened_anew_at_once(world: World) -> None:
+    async with world.monitor(relist_interval_s=600, namespaces_interval_s=0.02):
         await world.ear.hears(SiteObserved)
-        world.cluster.namespaces = ("default", "vo-new")
+        world.cluster.there = frozenset({"default", "vo-new"})
+        await world.cluster.subscribed(0, times=2)
         placed(world.cluster)
         await world.ear.hears(AttemptStarting)
         runs(world.cluster)
         await world.ear.hears(AttemptRunning)
-        assert len(world.cluster.subscriptions) <= 2
+        assert len(world.cluster.subscriptions) == 2
+
+
+async def test_a_look_at_the_namespaces_that_goes_unanswered_ends_nothing(world: World) -> None:
+    async with world.monitor(relist_interval_s=600, namespaces_interval_s=0.02):
+        await world.ear.hears(SiteObserved)
+        world.cluster.deaf = True
+        await world.cluster.looked(3)
+        placed(world.cluster)
+        await world.ear.hears(AttemptStarting)
+        assert len(world.cluster.subscriptions) == 1
 
 
 async def test_the_checkpoint_follows_lines_that_are_not_ours_too(world: World) -> None:

@@ -46,7 +46,7 @@ TABLE: list[tuple[VerdictCode, bool, SiteView, dict[str, Any], dict[str, Any]]] 
     (V.COUNTRY_NOT_ALLOWED, False, a_view(), wishes(deny_countries=["CZ"]), {}),
     (V.POLICY_FORBIDS, False, a_view(), {}, {"forbidden": {"prague": "not you"}}),
     (V.REFUSED_BY_SITE, False, a_view(), {}, {"avoid": REFUSED}),
-    (V.NAMESPACE_MISSING, False, a_view(namespaces=frozenset({"default"})), {}, {"namespace": "climate"}),
+    (V.NAMESPACE_MISSING, True, a_view(namespaces=frozenset({"default"})), {}, {"namespace": "climate"}),
     (V.DRIVER_MISSING, False, a_view(), {"image": "busybox"}, {}),
     (V.GPU_MISSING, False, a_view(), wants(gpus={"count": 1}), {}),
     (V.GPU_MISSING, False, a_view("prague", a_room(gpus=gpus(2))), wants(gpus={"count": 4}), {}),
