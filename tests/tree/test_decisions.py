@@ -12,8 +12,10 @@ RECORDS = sorted(file for file in HERE.glob("*.md") if file.name != "README.md")
 PAGE_LINES = 50
 
 
-def test_numbers_are_consecutive() -> None:
-    assert [file.name[:4] for file in RECORDS] == [f"{number:03}-" for number in range(1, len(RECORDS) + 1)]
+def test_each_number_is_given_once() -> None:
+    """Those who write at the same time have ranges of numbers, so some are never used."""
+    numbers = [file.name[:3] for file in RECORDS]
+    assert len(set(numbers)) == len(numbers)
 
 
 @pytest.mark.parametrize("file", RECORDS, ids=lambda file: file.name[:3])

@@ -19,7 +19,7 @@ KINDS: dict[str, str] = {
     "return-node": "The lost client is back: it tells what became of its tasks and learns what is wanted.",
     "error-500": "The next `count` requests, or all for `seconds`, are answered 500 `No cluster leader`.",
     "error-429": "The same with 429 and Nomad's text about too many connections.",
-    "forget-job": "The row of job `job` (of `namespace`, else of any) is deleted without any event; it then answers 404.",
+    "forget-job": "The row of job `job` (of `namespace`, else any) is deleted without any event; it then answers 404.",
     "narrow-token": "For `seconds` (or until `clear`) lists are empty (`deny` true: 403) and event streams are silent.",
     "drain": "Drain `node` with a deadline of `seconds` (default 0: at once).",
     "undrain": "End the drain and take new work again.",
