@@ -4,6 +4,7 @@ The modules in `ON_BOTH` run twice, on SQLite and on PostgreSQL; `--store=postgr
 on PostgreSQL, `--store=sqlite` nothing. The fast set never needs a server.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,14 @@ ON_POSTGRES = pytest.param(stores.POSTGRES, marks=pytest.mark.postgres)
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--store", choices=("both", stores.SQLITE, stores.POSTGRES), default="both", help=__doc__)
     parser.addoption("--all-points", action="store_true", help="crash tests: at every call instead of a sample of them")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """The fast set shares nothing between its tests, so it uses every core; `-n 0` keeps it in one process."""
+    alone = hasattr(config, "workerinput") or config.option.numprocesses is not None or config.option.usepdb
+    if config.option.markexpr == "fast" and not alone:
+        config.option.numprocesses, config.option.dist = os.cpu_count(), "worksteal"
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -18,7 +18,7 @@ def test_it_imports_only_what_it_declares() -> None:
     allowed = {*(MODULES.get(name, name) for name in names), "serai", *sys.stdlib_module_names}
     used = {name for path in (CLIENT / "serai").rglob("*.py") for name in _imported(path)}
     assert used <= allowed
-    assert set(names) == {"httpx2", "typer", "rich", "pyyaml", "platformdirs"}
+    assert set(names) == {"httpx2", "typer", "rich", "pyyaml", "platformdirs", "keyring"}
 
 
 def _imported(path: Path) -> set[str]:
