@@ -32,7 +32,6 @@ from shared.contracts.questions import (
     GrantsAnswer,
     Membership,
 )
-from shared.contracts.suspensions import TrustState
 from shared.errors import Refused
 from shared.ports import Clock, Store
 from shared.runtime import logs
@@ -125,8 +124,8 @@ class _Routes:
 
     async def trust(self) -> Response:
         """Suspensions that hold, and the version of trust: it grows with every suspension and every new policy."""
-        state: TrustState = (await self._parts.book.now()).state
-        return _json(state)
+        standing = await self._parts.book.now()
+        return _json(standing.state.model_copy(update={"stops": self._parts.layers.stops(standing.policies)}))
 
     async def jwks(self) -> Response:
         """The public keys of grants (RFC 7517), the next one included."""

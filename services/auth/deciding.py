@@ -15,7 +15,7 @@ from services.auth.policies import Layers
 from services.auth.standing import Standing
 from services.auth.store import LastSeen
 from shared.contracts.commands import Principal
-from shared.contracts.policies import Demand, Policy, objections, site_objection
+from shared.contracts.policies import Demand, Policy, never_fits, objections, site_objection
 from shared.contracts.questions import Decision, DecisionRequest
 from shared.contracts.suspensions import Suspension
 
@@ -130,7 +130,8 @@ def _objection(whose: str, policy: Policy, demand: Demand | None, assurance: fro
         if policy.about_jobs:
             return refused("demand_missing", f"{whose} restricts jobs, and this request does not say what it asks for")
         return None
-    first = next(iter(objections(demand, policy, whose)), None)
+    found = [*objections(demand, policy, whose), *never_fits(demand, policy, whose)]
+    first = next(iter(found), None)
     return None if first is None else refused(first.code, first.message)
 
 

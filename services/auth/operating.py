@@ -70,7 +70,7 @@ def suspend(
     issuer: Annotated[str, typer.Option(help="The issuer that it is of.")] = "",
     vo: Annotated[str, typer.Option(help="The VO.")] = "",
     for_s: Annotated[float | None, typer.Option(help="Seconds that it holds; left out: until it is lifted.")] = None,
-    stop_running: Annotated[bool, typer.Option(help="Of a VO: its running jobs are to be stopped.")] = False,
+    stop_running: Annotated[bool, typer.Option(help="Stop running jobs whatever policies say.")] = False,
     auth: Auth = "", data: Data = Path(".serai"), person: As = "ada",
 ) -> None:  # fmt: skip
     """Suspend a subject, client, token, VO or membership; it holds everywhere within five seconds."""

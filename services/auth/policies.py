@@ -14,6 +14,7 @@ import orjson
 from pydantic import ValidationError
 
 from shared.contracts.policies import Policy, effective, meet
+from shared.contracts.suspensions import Stops
 from shared.errors import Refused
 
 NONE: Final = Policy()
@@ -59,6 +60,14 @@ class Layers:
     def together(self, vo: Policy, site: str | None) -> Policy:
         """What all of them allow."""
         return effective(policy for _, policy in self.of(vo, site))
+
+    def stops(self, stored: Mapping[str, StoredPolicy]) -> Stops:
+        """Where running jobs of the suspended are stopped."""
+        return Stops(
+            everywhere=self.platform.on_suspension == "stop",
+            vos=frozenset(vo for vo, each in stored.items() if each.policy.on_suspension == "stop"),
+            sites=frozenset(site for site, policy in self.sites.items() if policy.on_suspension == "stop"),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,6 @@ class NewSuspension(Value):
             raise ValueError(f"a suspension of kind `{self.kind}` names exactly: {', '.join(sorted(needed))}")
         if self.until is not None and self.for_s is not None:
             raise ValueError("give `until` or `for_s`, not both")
-        if self.stop_running and self.kind != "vo":
-            raise ValueError("`stop_running` is for suspensions of a VO")
         return self
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import Depends, FastAPI, Header, Query, Response
 from pydantic import BaseModel
 
-from services.scheduler import explaining, placement, queue_store, queueing, store
+from services.scheduler import ceilings, explaining, placement, queue_store, queueing, store
 from services.scheduler.authorising import Verifier
 from services.scheduler.known_sites import KnownSites
 from services.scheduler.placement import SiteView
@@ -26,6 +26,7 @@ from shared.contracts.questions import (
     StraysAnswer,
     StraysRequest,
 )
+from shared.contracts.reasons import Reason, ReasonCode
 from shared.errors import NotFound
 from shared.ids import JobId
 from shared.job import FINAL_JOB_STATES, JobState
@@ -90,11 +91,17 @@ class Answers:
             avoid=job.avoided(now), salt=str(job.id),
         )  # fmt: skip
         backing_off = job.not_before is not None and job.not_before > now
-        reason = explaining.queued_reason(job.reason, verdicts, backing_off=backing_off)
+        reason = explaining.queued_reason(await self._told(job), verdicts, backing_off=backing_off)
         return Explanation(
             state=job.state, summary=reason.message, reason=reason, verdicts=verdicts, position=position,
             job_id=job.id,
         )  # fmt: skip
+
+    async def _told(self, job: Job) -> Reason | None:
+        """What the job was told last; of a ceiling, with what is in use now, None when it would fit by now."""
+        if job.reason is None or job.reason.code is not ReasonCode.CEILING_REACHED:
+            return job.reason
+        return ceilings.still_reached(job.reason, job, await self._store.read_long(queue_store.read_in_use))
 
     async def _explain(self, job: Job) -> Explanation:
         """In flight or over: its own reason, or why only what was last known can be told."""

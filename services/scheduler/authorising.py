@@ -15,6 +15,7 @@ from services.scheduler.rounds import Answer, Question
 from shared.contracts.commands import SubmitJob
 from shared.contracts.envelope import Message
 from shared.contracts.questions import Decision, DecisionRequest
+from shared.contracts.suspensions import Suspended
 from shared.errors import Refused, Unavailable
 from shared.ports import Clock
 from shared.runtime import logs
@@ -44,7 +45,9 @@ class _Cached:
 class Authorising:
     """Asks auth, and remembers its answers for a short while."""
 
-    def __init__(self, auth: Questions, verifier: Verifier, clock: Clock, *, cache_s: float, away_s: float) -> None:
+    def __init__(
+        self, auth: Questions, verifier: Verifier, clock: Clock, trust: TrustWatch, *, cache_s: float, away_s: float
+    ) -> None:
         self._auth = auth
         self._verifier = verifier
         self._clock = clock
@@ -52,7 +55,7 @@ class Authorising:
         self._away = timedelta(seconds=away_s)
         self._answers: OrderedDict[Question, _Cached] = OrderedDict()
         self._denied: OrderedDict[str, str] = OrderedDict()
-        self._trust = TrustWatch(auth, clock)
+        self._trust = trust
         self._trusted = self._trust.version
 
     # -- commands -------------------------------------------------------------------------------------------------
@@ -82,6 +85,11 @@ class Authorising:
             self._denied[message.id] = decision.message or decision.code
             while len(self._denied) > _REMEMBERED:
                 self._denied.popitem(last=False)
+
+    @property
+    def suspended(self) -> Suspended:
+        """Who and what is suspended, as last heard by `refreshed`."""
+        return self._trust.known
 
     # -- dispatch -------------------------------------------------------------------------------------------------
 
@@ -127,7 +135,8 @@ class Authorising:
         if at_site.allowed and anywhere.allowed:
             return Answer(True, policy=at_site.policy, policy_anywhere=anywhere.policy)
         no = anywhere if at_site.allowed else at_site
-        return Answer(False, no.message or no.code, everywhere=not anywhere.allowed)
+        suspended = anywhere.code.endswith("_suspended") and not anywhere.allowed
+        return Answer(False, no.message or no.code, everywhere=not anywhere.allowed, suspended=suspended)
 
     async def _put(self, question: Question, site: str | None) -> Decision:
         asked = DecisionRequest(principal=question.principal, vo=question.vo, verb=SubmitJob.verb, site=site)

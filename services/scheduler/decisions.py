@@ -106,8 +106,15 @@ class Refusal:
     reason: Reason
 
 
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """The owner, the VO, the client or the token is suspended, and what runs for it is to be stopped."""
+
+    reason: Reason
+
+
 AboutAttempt = AttemptSeen | Registered | RegisterVoid | RegisterRefused | IdClosed
-Input = AboutAttempt | Placed | Waits | GaveUp | CancelAsked | Passed | Refusal
+Input = AboutAttempt | Placed | Waits | GaveUp | CancelAsked | Passed | Refusal | Suspended
 
 # -- effects ------------------------------------------------------------------------------------------------------
 

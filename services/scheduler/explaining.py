@@ -14,13 +14,21 @@ BUSY: Final = frozenset(
 )  # fmt: skip
 """Only with `can_change`: the site would do if it were empty."""
 
+HELD: Final = frozenset(
+    {ReasonCode.WAITING_FOR_AUTHORISATION, ReasonCode.CEILING_REACHED, ReasonCode.SUSPENDED}
+)  # fmt: skip
+"""What no site can change; a job that was told this waits for it until it is told otherwise."""
+
 
 def waiting_reason(verdicts: Sequence[Verdict]) -> Reason:
-    """Why nothing fits now: no room, sites that are away, or nothing that could ever run it. Not for a fit."""
+    """Why nothing fits now: no room, a ceiling, sites that are away, or nothing that could ever run it."""
     busy = [verdict for verdict in verdicts if verdict.can_change and verdict.code in BUSY]
+    full = [verdict for verdict in verdicts if verdict.code is VerdictCode.CEILING_REACHED]
     away = [verdict for verdict in verdicts if verdict.can_change and verdict.code not in BUSY]
     if busy:
         return because(ReasonCode.WAITING_FOR_ROOM, sites_full=len(busy), sites=len(verdicts))
+    if full:
+        return because(ReasonCode.CEILING_REACHED, full[0].message, sites_at_ceiling=len(full), sites=len(verdicts))
     if away:
         causes = " ".join(verdict.message for verdict in away[:3])
         message = f"The sites that could run the job are not available at the moment. {causes}"
@@ -54,8 +62,8 @@ def _why_none(verdicts: Sequence[Verdict]) -> str:
 
 
 def queued_reason(told: Reason | None, verdicts: Sequence[Verdict], *, backing_off: bool) -> Reason:
-    """Why a queued job is still queued: its own pause or auth, else today's verdicts, else its turn."""
-    if told is not None and (backing_off or told.code is ReasonCode.WAITING_FOR_AUTHORISATION):
+    """Why a queued job is still queued: its own pause, auth or a ceiling, else today's verdicts, else its turn."""
+    if told is not None and (backing_off or told.code in HELD):
         return told
     if any(verdict.fits for verdict in verdicts):
         return because(ReasonCode.WAITING_TO_BE_PLACED)

@@ -71,7 +71,8 @@ def submit_job(context: Context, unit: Unit, envelope: Envelope, command: Submit
         message = f"The authorisation had expired and a fresh decision said no: {denied}"
         context.keeper.reject(unit, command, because(ReasonCode.AUTHORISATION_EXPIRED, message))
         return
-    job = context.keeper.accept(unit, command)
+    claims = context.claims(envelope.grant)
+    job = context.keeper.accept(unit, command, client=claims.client, token_id=claims.token_id)
     cancelled_at = store.take_cancel(unit.connection, job)
     if cancelled_at is not None:
         context.keeper.tell(unit, job, CancelAsked(cancelled_at))

@@ -26,6 +26,7 @@ from services.scheduler.decisions import (
     RegisterVoid,
     StopStray,
     StrayEnded,
+    Suspended,
     Waits,
 )
 from services.scheduler.draft import Draft
@@ -62,10 +63,10 @@ class Rules:
 # -- beginnings ---------------------------------------------------------------------------------------------------
 
 
-def submitted(command: SubmitJob, turn: int, now: datetime) -> Decision:
-    """A new job in the queue."""
+def submitted(command: SubmitJob, turn: int, now: datetime, *, client: str = "", token_id: str = "") -> Decision:
+    """A new job in the queue; handed in with this client and token."""
     draft = Draft(_accepted(command, now), now)
-    draft.set(turn=turn)
+    draft.set(turn=turn, client=client, token_id=token_id)
     draft.step(JobStep.SUBMITTED)
     draft.tell(JobQueued, because(ReasonCode.WAITING_TO_BE_PLACED))
     return draft.decision()
@@ -101,6 +102,8 @@ def decide(job: Job, told: Input, now: datetime, rules: Rules, jitter: float = 0
             draft.end(JobStep.GAVE_UP, JobFailed, reason, verdicts=verdicts)
         case CancelAsked(at):
             _cancel_asked(draft, at)
+        case Suspended(reason):
+            _suspended(draft, reason)
         case Refusal(reason):
             draft.end(JobStep.REJECTED, JobRejected, reason)
         case Passed(deadline, verdicts):
@@ -204,7 +207,7 @@ def _ended(draft: Draft, outcome: Outcome, rules: Rules, jitter: float) -> None:
     if outcome.status is AttemptStatus.SUCCEEDED:
         draft.leave_attempt(ended=draft.job.spec.kind is JobKind.BATCH)
         draft.end(JobStep.ATTEMPT_SUCCEEDED, JobSucceeded, retry.reason_of(outcome))
-    elif attempt.giving_up in (GivingUp.CANCEL, GivingUp.MAX_RUNTIME):
+    elif attempt.giving_up in (GivingUp.CANCEL, GivingUp.MAX_RUNTIME, GivingUp.SUSPENDED):
         _give_up(draft, rules, jitter, ended=not lost)
     elif attempt.giving_up is not None and outcome.status is AttemptStatus.STOPPED:
         _give_up(draft, rules, jitter, ended=True)
@@ -300,6 +303,15 @@ def _cancel_asked(draft: Draft, at: datetime) -> None:
             draft.end(JobStep.CANCEL_CONFIRMED, JobCancelled, reason, confirmed=True)
 
 
+def _suspended(draft: Draft, reason: Reason) -> None:
+    """What runs is stopped, and the job goes back to the queue, where it is held; what ends anyway is left to end."""
+    attempt = draft.job.attempt
+    if attempt is None or not attempt.current or attempt.giving_up is not None:
+        return
+    draft.set(reason=reason)
+    draft.close_attempt(GivingUp.SUSPENDED)
+
+
 def _passed(draft: Draft, deadline: Deadline, rules: Rules, jitter: float) -> None:
     """A deadline of the attempt in flight; one that comes too late finds nothing to do."""
     attempt = draft.job.attempt
@@ -370,6 +382,9 @@ def _give_up(draft: Draft, rules: Rules, jitter: float, *, ended: bool) -> None:
         case GivingUp.START_DEADLINE:
             _remember_tried(draft, rules)
             _follow(draft, retry.free(because(ReasonCode.START_DEADLINE_PASSED), number=number, limits=limits))
+        case GivingUp.SUSPENDED:
+            reason = because(ReasonCode.SUSPENDED, draft.job.reason.message if draft.job.reason else None)
+            _follow(draft, retry.free(reason, number=number, limits=limits))
         case GivingUp.NODE_LOST:
             reason = because(ReasonCode.NODE_LOST)
             _follow(draft, retry.after_lost_outcome(draft.job.spec, reason, number=number, limits=limits))

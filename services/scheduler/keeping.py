@@ -45,11 +45,11 @@ class Keeper:
         self._tracer = tracer
         self._rng = rng
 
-    def accept(self, unit: Unit, command: SubmitJob) -> Job:
-        """A new job enters the queue."""
+    def accept(self, unit: Unit, command: SubmitJob, *, client: str = "", token_id: str = "") -> Job:
+        """A new job enters the queue; `client` and `token_id` as its grant names them."""
         precedence = queueing.precedence(command.spec.priority)
         turn = queue_store.next_turn(unit.connection, precedence, command.owner)
-        return self._insert(unit, jobs.submitted(command, turn, unit.now))
+        return self._insert(unit, jobs.submitted(command, turn, unit.now, client=client, token_id=token_id))
 
     def reject(self, unit: Unit, command: SubmitJob, reason: Reason) -> Job:
         """A new job that may not run, kept with its end."""

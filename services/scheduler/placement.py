@@ -88,13 +88,14 @@ def decide(
     *,
     namespace: str = "default",
     avoid: Mapping[str, Avoid] | None = None,
-    forbidden: Mapping[str, str] | None = None,
+    forbidden: Mapping[str, Hindrance] | None = None,
     salt: str = "",
 ) -> tuple[Verdict, ...]:
     """A verdict for each site: those that fit by score, then those that may fit later, then the hopeless.
 
-    `avoid` are sites that this job keeps away from now, `forbidden` sites that policy closes to its owner (with a
-    sentence). Equal scores are ordered by `salt`, so that jobs spread and one job always goes the same way.
+    `avoid` are sites that this job keeps away from now, `forbidden` sites that policy closes to its owner, for good or
+    (`ceiling_reached`) as long as other jobs are there. Equal scores are ordered by `salt`, so that jobs spread and one
+    job always goes the same way.
     """
     avoid, forbidden = avoid or {}, forbidden or {}
     verdicts = [_verdict(spec, view, namespace, avoid, forbidden) for view in snapshot.sites.values()]
@@ -108,7 +109,7 @@ def _rank(verdict: Verdict, salt: str) -> tuple[int, float, int]:
 
 
 def _verdict(
-    spec: JobSpec, view: SiteView, namespace: str, avoid: Mapping[str, Avoid], forbidden: Mapping[str, str]
+    spec: JobSpec, view: SiteView, namespace: str, avoid: Mapping[str, Avoid], forbidden: Mapping[str, Hindrance]
 ) -> Verdict:
     need = need_of(spec, view.site)
     return (
@@ -134,7 +135,9 @@ def _unheard(view: SiteView) -> Verdict | None:
 # -- what the request and the site's rules say --------------------------------------------------------------------
 
 
-def _rules(spec: JobSpec, view: SiteView, avoid: Mapping[str, Avoid], forbidden: Mapping[str, str]) -> Verdict | None:
+def _rules(
+    spec: JobSpec, view: SiteView, avoid: Mapping[str, Avoid], forbidden: Mapping[str, Hindrance]
+) -> Verdict | None:  # fmt: skip
     site, wishes = view.site, spec.placement
     name = site.name
     if spec.vo not in site.vos:
@@ -148,7 +151,9 @@ def _rules(spec: JobSpec, view: SiteView, avoid: Mapping[str, Avoid], forbidden:
         return _no(name, VerdictCode.COUNTRY_NOT_ALLOWED, f"The job's placement wishes leave out {site.country}.",
                    advice="change placement.countries.allow or placement.countries.deny")  # fmt: skip
     if name in forbidden:
-        return _no(name, VerdictCode.POLICY_FORBIDS, forbidden[name] or f"Policy does not allow the owner at {name}.")
+        code, why = forbidden[name]
+        words = why or f"Policy does not allow the owner at {name}."
+        return Verdict(site=name, code=code, message=words, can_change=code is VerdictCode.CEILING_REACHED)
     if name in avoid and avoid[name].code is VerdictCode.REFUSED_BY_SITE:
         return _no(name, VerdictCode.REFUSED_BY_SITE, f"{name} refused the job: {avoid[name].message}")
     return None

@@ -7,7 +7,7 @@ asks auth, and writes each batch in one transaction.
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from services.scheduler import queue_store, rounds, store
 from services.scheduler.authorising import Authorising
+from services.scheduler.ceilings import InUse
 from services.scheduler.decisions import GaveUp, Input, Placed, Refusal, Waits
 from services.scheduler.keeping import Keeper
 from services.scheduler.known_sites import KnownSites
@@ -23,7 +24,7 @@ from services.scheduler.leading import Leader
 from services.scheduler.queue_store import Waiting
 from services.scheduler.queueing import QueueKey
 from services.scheduler.records import Job
-from services.scheduler.rounds import Choice, Plan
+from services.scheduler.rounds import Answer, Choice, OwnShape, Plan, Question
 from shared.contracts.reasons import Reason, ReasonCode, because
 from shared.ports import Clock, Store
 from shared.runtime import logs
@@ -59,10 +60,19 @@ class _Memory:
     """What this leader knows of the queue from its last rounds; lost with it, and found again."""
 
     stuck: dict[str, Reason] = field(default_factory=dict)
+    held: dict[OwnShape, Reason] = field(default_factory=dict)
     cleared_at: float = 0.0
     told_at: float = 0.0
     whole: bool = True
     """The last look at the queue reached its end."""
+
+    def why(self, waiting: Waiting) -> Reason | None:
+        """Why a job is left out, None when it is not."""
+        return self.held.get(rounds.own_shape(waiting.job, waiting.shape)) or self.stuck.get(waiting.shape)
+
+    def forget(self) -> None:
+        self.stuck.clear()
+        self.held.clear()
 
 
 class Placer:
@@ -107,13 +117,15 @@ class Placer:
 
     async def _page(self, after: QueueKey | None) -> list[Waiting]:
         without, now = list(self._memory.stuck)[:_MOST_SHAPES], self._clock()
+        held = list(self._memory.held)[:_MOST_SHAPES]
         return await self._store.read(
-            lambda connection: queue_store.page(connection, now, after=after, without=without, most=_PAGE)
+            lambda connection: queue_store.page(connection, now, after=after, without=without, most=_PAGE, held=held)
         )
 
     async def _place(self, page: list[Waiting]) -> int:
         made = await self._plan([(waiting.job, waiting.shape) for waiting in page])
         self._memory.stuck.update(made.stuck)
+        self._memory.held.update(made.held)
         told = self._inputs(made)
         if not told:
             return 0
@@ -124,12 +136,23 @@ class Placer:
         await self._authorising.refreshed()
         facts = await self._store.read(queue_store.read_facts)
         snapshot, now, answers = self._sites.snapshot(facts), self._clock(), self._authorising.answers()
+        suspended = self._authorising.suspended
         for _ in range(_PLANNINGS):
-            made = rounds.plan(free, snapshot, answers, now, namespace_of=self._namespace_of, most=self._pace.batch)
+            in_use = await self._in_use(answers)
+            made = rounds.plan(
+                free, snapshot, answers, now, namespace_of=self._namespace_of, most=self._pace.batch, in_use=in_use,
+                suspended=suspended,
+            )  # fmt: skip
             if not made.questions:
                 return made
             answers |= await self._authorising.ask(made.questions)
         return Plan(snapshot)
+
+    async def _in_use(self, answers: Mapping[Question, Answer]) -> InUse:
+        """Read only where some ceiling has to be held against it."""
+        if not any(answer.restricts_use for answer in answers.values()):
+            return rounds.NOTHING
+        return await self._store.read(queue_store.read_in_use)
 
     def _inputs(self, made: Plan) -> list[tuple[Job, Input]]:
         told: list[tuple[Job, Input]] = [(choice.job, self._placed(choice)) for choice in made.choices]
@@ -169,22 +192,25 @@ class Placer:
 
     async def _tell_waiting(self) -> None:
         """Tell jobs that are stuck why, once they have waited a little, and again when the reason is another."""
-        if self._now_s() - self._memory.told_at < self._pace.tick_s or not self._memory.stuck:
+        if self._now_s() - self._memory.told_at < self._pace.tick_s or not (self._memory.stuck or self._memory.held):
             return
         self._memory.told_at = self._now_s()
-        stuck = dict(self._memory.stuck)
-        waiting = await self._store.read(lambda connection: self._to_tell(connection, stuck))
-        told: list[tuple[Job, Input]] = [(one.job, Waits(stuck[one.shape])) for one in waiting if one.shape in stuck]
+        waiting = await self._store.read(self._to_tell)
+        reasons = [(one.job, self._memory.why(one)) for one in waiting]
+        told: list[tuple[Job, Input]] = [(job, Waits(reason)) for job, reason in reasons if reason is not None]
         if told:
             await self._leader.run(lambda unit: self._tell_all(unit, told), cause="placing/waiting")
 
-    def _to_tell(self, connection: Connection, stuck: dict[str, Reason]) -> list[Waiting]:
-        now = self._clock()
+    def _to_tell(self, connection: Connection) -> list[Waiting]:
+        now, memory = self._clock(), self._memory
         first = now - timedelta(seconds=self._pace.tell_after_s)
         again = now - timedelta(seconds=self._pace.retell_after_s)
         waiting = queue_store.untold(connection, now, first, _TOLD_AT_ONCE)
-        for shape in self._rng.sample(sorted(stuck), min(_SHAPES_TOLD, len(stuck))):
-            waiting += queue_store.told_otherwise(connection, shape, stuck[shape].code, again, _TOLD_AT_ONCE)
+        reasons: list[tuple[tuple[str, tuple[str, str] | None], Reason]]
+        reasons = [((shape, None), why) for shape, why in memory.stuck.items()]
+        reasons += [((shape, (issuer, subject)), why) for (issuer, subject, shape), why in memory.held.items()]
+        for (shape, owner), why in self._rng.sample(reasons, min(_SHAPES_TOLD, len(reasons))):
+            waiting += queue_store.told_otherwise(connection, shape, why.code, again, _TOLD_AT_ONCE, owner)
         return waiting
 
     # -- pace -----------------------------------------------------------------------------------------------------
@@ -197,11 +223,11 @@ class Placer:
         if due and self._memory.whole:
             wakes.room_changed = False
             self._memory.cleared_at = now_s
-            self._memory.stuck.clear()
+            self._memory.forget()
 
     def _patience_s(self) -> float:
         """How long to wait for a wake: less when changed room waits for its turn to be looked at."""
-        if self._keeper.wakes.room_changed and self._memory.stuck:
+        if self._keeper.wakes.room_changed and (self._memory.stuck or self._memory.held):
             since = self._now_s() - self._memory.cleared_at
             return max(0.001, self._pace.recheck_s - since)
         return self._pace.tick_s if self._memory.whole else 0.001

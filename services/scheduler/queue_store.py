@@ -7,13 +7,16 @@ from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import Connection, bindparam, delete, func, or_, select, tuple_, update
 
 from services.scheduler import rows
+from services.scheduler.ceilings import Amounts, InUse, Share
 from services.scheduler.queueing import QueueKey, turn_of
 from services.scheduler.records import Job, Standing
+from services.scheduler.rounds import OwnShape
 from services.scheduler.snapshots import Facts, SiteRecord, Usage
 from services.scheduler.store import WITH_ATTEMPT
+from services.scheduler.suspending import Suspensions
 from services.scheduler.tables import attempts, cancels_waiting, cordons, jobs, owed, runtime, sites
 from shared.contracts.commands import Principal
 from shared.contracts.reasons import ReasonCode
@@ -25,7 +28,7 @@ from shared.site import SiteCapacity
 QUEUED: Final = JobState.QUEUED.value
 WAITING_CODES: Final = frozenset(
     {ReasonCode.WAITING_FOR_ROOM, ReasonCode.NO_SITE_FITS, ReasonCode.WAITING_FOR_SITE,
-     ReasonCode.WAITING_FOR_AUTHORISATION}
+     ReasonCode.WAITING_FOR_AUTHORISATION, ReasonCode.CEILING_REACHED, ReasonCode.SUSPENDED}
 )  # fmt: skip
 """Reasons that say why a job is not placed; under any other one a queued job has not been told why yet."""
 
@@ -70,12 +73,15 @@ _LAST_OWN: Final = select(func.max(jobs.c.turn)).where(
 
 
 def page(
-    connection: Connection, now: datetime, *, after: QueueKey | None, without: Iterable[str], most: int
-) -> list[Waiting]:
-    """The queue in order, behind `after`, leaving out back-offs and the shapes in `without`."""
-    query, shapes = _QUEUE, list(without)
+    connection: Connection, now: datetime, *, after: QueueKey | None, without: Iterable[str], most: int,
+    held: Iterable[OwnShape] = (),
+) -> list[Waiting]:  # fmt: skip
+    """The queue in order, behind `after`, leaving out back-offs, the shapes in `without` and of one owner in `held`."""
+    query, shapes, owners = _QUEUE, list(without), list(held)
     if shapes:
         query = query.where(jobs.c.shape.not_in(shapes))
+    if owners:
+        query = query.where(tuple_(jobs.c.owner_issuer, jobs.c.owner_subject, jobs.c.shape).not_in(owners))
     if after is not None:
         query = query.where(tuple_(*_KEY) > tuple_(*after))
     return [_waiting(row) for row in connection.execute(query, {"now": micros(now), "most": most}).mappings()]
@@ -98,13 +104,22 @@ def untold(connection: Connection, now: datetime, before: datetime, most: int) -
     return [_waiting(row) for row in found]
 
 
-def told_otherwise(connection: Connection, shape: str, code: ReasonCode, before: datetime, most: int) -> list[Waiting]:
-    """Queued jobs of a shape that were told before `before` that they wait for something else than `code`."""
+def told_otherwise(
+    connection: Connection,
+    shape: str,
+    code: ReasonCode,
+    before: datetime,
+    most: int,
+    owner: tuple[str, str] | None = None,
+) -> list[Waiting]:
+    """Queued jobs of a shape (and owner) that were told before `before` that they wait for something else."""
     others = [other.value for other in WAITING_CODES if other is not code]
-    where = (
+    where = [
         jobs.c.state == QUEUED, jobs.c.shape == shape, jobs.c.reason_code.in_(others),
         jobs.c.told_at <= micros(before),
-    )  # fmt: skip
+    ]  # fmt: skip
+    if owner is not None:
+        where += [jobs.c.owner_issuer == owner[0], jobs.c.owner_subject == owner[1]]
     found = connection.execute(WITH_ATTEMPT.where(*where).limit(most)).mappings()
     return [_waiting(row) for row in found]
 
@@ -117,6 +132,41 @@ def position(connection: Connection, key: QueueKey) -> int:
 
 def _waiting(row: rows.Row) -> Waiting:
     return Waiting(rows.job_of(row), QueueKey(row["precedence"], row["turn"], row["id"]), row["shape"])
+
+
+# -- ceilings and suspensions -------------------------------------------------------------------------------------
+
+_SHARE: Final = (jobs.c.vo, jobs.c.owner_issuer, jobs.c.owner_subject, attempts.c.site)
+_AMOUNTS: Final = (jobs.c.millicores, attempts.c.memory_mib, attempts.c.disk_mib, attempts.c.gpus)
+_IN_USE: Final = (
+    select(*_SHARE, *(func.sum(column) for column in _AMOUNTS), func.count())
+    .join_from(attempts, jobs, jobs.c.id == attempts.c.job_id)
+    .where(attempts.c.standing.in_(_CURRENT))
+    .group_by(*_SHARE)
+)
+
+
+def read_in_use(connection: Connection) -> InUse:
+    """What current attempts take, by VO, owner and site."""
+    found = connection.execute(_IN_USE)
+    return InUse(Share(*row[:4], Amounts(*(int(amount) for amount in row[4:]))) for row in found)
+
+
+def may_stop(connection: Connection, named: Suspensions, after: str, most: int) -> list[Job]:
+    """Jobs behind the id `after`, by id, that are at a site and have something in common with a suspension."""
+    owner = tuple_(jobs.c.owner_issuer, jobs.c.owner_subject)
+    hit = or_(
+        jobs.c.vo.in_(sorted(named.vos)), owner.in_(sorted(named.subjects)),
+        jobs.c.client.in_(sorted(named.clients)), jobs.c.token_id.in_(sorted(named.tokens)),
+    )  # fmt: skip
+    query = WITH_ATTEMPT.where(attempts.c.standing == Standing.OPEN.value, jobs.c.id > after, hit)
+    return [rows.job_of(row) for row in connection.execute(query.order_by(jobs.c.id).limit(most)).mappings()]
+
+
+def look_again_at_suspended(connection: Connection) -> None:
+    """Who was held for a suspension is looked at now: suspensions have changed."""
+    where = (jobs.c.state == QUEUED, jobs.c.reason_code == ReasonCode.SUSPENDED.value)
+    connection.execute(update(jobs).where(*where).values(not_before=0))
 
 
 # -- what is due --------------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ class GivingUp(StrEnum):
     MAX_RUNTIME = "max_runtime"
     START_DEADLINE = "start_deadline"
     NODE_LOST = "node_lost"
+    SUSPENDED = "suspended"
     OUTCOME = "outcome"
     """It has ended by itself and may be tried again once nothing can start under its id."""
 
@@ -127,6 +128,9 @@ class Job:
     cancel_requested_at: datetime | None = None
     ended_at: datetime | None = None
     exit_code: int | None = None
+    client: str = ""
+    """The application and the access token (its `jti`) that it was handed in with: suspensions can name them."""
+    token_id: str = ""
 
     @property
     def number(self) -> int:

@@ -1,22 +1,30 @@
 """One round of placing: which queued job goes where, over one snapshot. Pure.
 
 No job holds up the next: what fits nowhere is left out with its reason, and so is, without looking again, every other
-job of the same shape. Who may run where is asked of auth between two plannings of the same round: `plan` says what it
-needs to know, `placing.py` finds out.
+job of the same shape, or of the same shape and owner where the reason is the owner's. Who may run where is asked of
+auth between two plannings of the same round: `plan` says what it needs to know, `placing.py` finds out.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
-from services.scheduler import explaining, placement
-from services.scheduler.placement import Snapshot
+from services.scheduler import ceilings, explaining, placement
+from services.scheduler.ceilings import InUse
+from services.scheduler.placement import Hindrance, Snapshot
 from services.scheduler.records import Job, Need
 from shared.contracts import policies
 from shared.contracts.commands import Principal
 from shared.contracts.policies import Policy
-from shared.contracts.reasons import Reason, ReasonCode, Verdict, because
+from shared.contracts.reasons import Reason, ReasonCode, Verdict, VerdictCode, because
+from shared.contracts.suspensions import Suspended
 from shared.site import Site
+
+OwnShape = tuple[str, str, str]
+"""Issuer and subject of an owner, and the shape of a job of theirs."""
+NOTHING: Final = InUse()
+NOBODY: Final = Suspended()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +42,7 @@ class Question:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """Auth's word. `everywhere`: a no that no other site changes. `away`: it did not answer, nothing is known.
+    `suspended`: a no that holds until the suspension ends.
 
     `policy`: what the platform, the VO and the site allow together; `policy_anywhere`: the platform and the VO alone.
     """
@@ -42,8 +51,14 @@ class Answer:
     message: str = ""
     everywhere: bool = False
     away: bool = False
+    suspended: bool = False
     policy: Policy | None = None
     policy_anywhere: Policy | None = None
+
+    @property
+    def restricts_use(self) -> bool:
+        """Whether it takes knowing what is in use to go by it."""
+        return ceilings.restricts(self.policy) or ceilings.restricts(self.policy_anywhere)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +73,14 @@ class Choice:
 
 @dataclass(slots=True)
 class Plan:
-    """What a round has come to. `stuck` are shapes that fit nowhere now, with why."""
+    """What a round has come to. `stuck` are shapes that fit nowhere now, with why; `held` the same for one owner."""
 
     snapshot: Snapshot
+    in_use: InUse = field(default_factory=InUse)
     choices: list[Choice] = field(default_factory=list)
     questions: set[Question] = field(default_factory=set)
     stuck: dict[str, Reason] = field(default_factory=dict)
+    held: dict[OwnShape, Reason] = field(default_factory=dict)
     waits: list[tuple[Job, Reason]] = field(default_factory=list)
     hopeless: list[tuple[Job, Reason, tuple[Verdict, ...]]] = field(default_factory=list)
     forbidden: list[tuple[Job, str]] = field(default_factory=list)
@@ -77,21 +94,32 @@ def plan(
     *,
     namespace_of: Callable[[str], str],
     most: int,
+    in_use: InUse = NOTHING,
+    suspended: Suspended = NOBODY,
 ) -> Plan:
     """Places up to `most` of the (job, shape) in their order. Where an answer is missing, a yes is assumed and asked
     for: a plan with `questions` is not to be carried out.
     """
-    made = Plan(snapshot)
+    made = Plan(snapshot, in_use)
     for job, shape in waiting:
         if len(made.choices) + len(made.waits) >= most:
             break
-        if shape not in made.stuck:
+        if shape in made.stuck or own_shape(job, shape) in made.held:
+            continue
+        suspension = suspended.of_job(job.owner, job.spec.vo, job.client, job.token_id, now)
+        if suspension is not None:
+            made.waits.append((job, because(ReasonCode.SUSPENDED, suspension.words_of_job())))
+        else:
             _place(made, job, shape, answers, now, namespace_of(job.spec.vo))
     return made
 
 
+def own_shape(job: Job, shape: str) -> OwnShape:
+    return job.owner.issuer, job.owner.subject, shape
+
+
 def _place(made: Plan, job: Job, shape: str, answers: Mapping[Question, Answer], now: datetime, namespace: str) -> None:
-    closed: dict[str, str] = {}
+    closed: dict[str, Hindrance] = {}
     while True:
         verdicts = placement.decide(
             job.spec, made.snapshot, namespace=namespace, avoid=job.avoided(now), forbidden=closed, salt=str(job.id)
@@ -107,17 +135,26 @@ def _place(made: Plan, job: Job, shape: str, answers: Mapping[Question, Answer],
         elif answer.away:
             made.waits.append((job, because(ReasonCode.WAITING_FOR_AUTHORISATION)))
             return
+        elif answer.suspended:
+            made.waits.append((job, because(ReasonCode.SUSPENDED, f"The job waits: {answer.message}")))
+            return
         elif answer.everywhere:
             made.forbidden.append((job, answer.message))
             return
         elif not answer.allowed:
-            closed[site] = answer.message
+            closed[site] = VerdictCode.POLICY_FORBIDS, answer.message
             continue
         elif why := _forbidden_anywhere(job, answer):
             made.forbidden.append((job, why))
             return
+        elif full := ceilings.reached(job, answer.policy_anywhere, made.in_use):
+            _hold(made, job, shape, full)
+            return
         elif why := _forbidden_here(job, answer, made.snapshot.sites[site].site):
-            closed[site] = why
+            closed[site] = VerdictCode.POLICY_FORBIDS, why
+            continue
+        elif full := ceilings.reached(job, answer.policy, made.in_use, site):
+            closed[site] = VerdictCode.CEILING_REACHED, full.message
             continue
         _choose(made, job, site, verdicts)
         return
@@ -145,12 +182,25 @@ def _choose(made: Plan, job: Job, site: str, verdicts: tuple[Verdict, ...]) -> N
     need = placement.need_of(job.spec, made.snapshot.sites[site].site)
     made.choices.append(Choice(job, site, need, verdicts))
     made.snapshot = made.snapshot.with_attempt(site, need)
+    made.in_use = made.in_use.with_job(job, site)
 
 
-def _not_now(made: Plan, job: Job, shape: str, verdicts: tuple[Verdict, ...], closed: Mapping[str, str]) -> None:
+def _hold(made: Plan, job: Job, shape: str, full: Reason) -> None:
+    """A ceiling of the VO holds up its jobs of this shape, one of the owner the owner's."""
+    if str(full.details["ceiling"]).startswith("vo."):
+        made.stuck[shape] = full
+    else:
+        made.held[own_shape(job, shape)] = full
+
+
+def _not_now(
+    made: Plan, job: Job, shape: str, verdicts: tuple[Verdict, ...], closed: Mapping[str, Hindrance]
+) -> None:  # fmt: skip
     refusal = explaining.refused_everywhere(verdicts)
     if refusal is not None:
         made.hopeless.append((job, refusal, verdicts))
+    elif any(code is VerdictCode.CEILING_REACHED for code, _ in closed.values()):
+        made.held[own_shape(job, shape)] = explaining.waiting_reason(verdicts)
     elif closed:
         made.waits.append((job, explaining.waiting_reason(verdicts)))
     else:

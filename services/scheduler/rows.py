@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import RowMapping
 
-from services.scheduler import queueing
+from services.scheduler import ceilings, queueing
 from services.scheduler.deadlines import Graces, next_due
 from services.scheduler.records import Attempt, Avoid, GivingUp, Job, Need, Outcome, Standing
 from shared.contracts.commands import Principal
@@ -36,6 +36,7 @@ def fixed_columns(job: Job) -> dict[str, Any]:
         "id": str(job.id), "vo": job.spec.vo, "owner_issuer": job.owner.issuer, "owner_subject": job.owner.subject,
         "owner_name": job.owner.name, "spec": job.spec.model_dump_json(exclude_defaults=True),
         "precedence": queueing.precedence(job.spec.priority), "submitted_at": micros(job.submitted_at),
+        "client": job.client[:255], "token_id": job.token_id[:255], "millicores": ceilings.millicores(job.spec),
     }  # fmt: skip
 
 
@@ -69,7 +70,7 @@ def job_of(row: Row) -> Job:
         told_at=moment(row["told_at"]) if row["told_at"] else None, avoid=_avoid_of(row["avoid"]),
         attempt=attempt_of(row, "a_") if row["a_number"] is not None else None,
         cancel_requested_at=maybe_moment(row["cancel_requested_at"]), ended_at=maybe_moment(row["ended_at"]),
-        exit_code=row["exit_code"],
+        exit_code=row["exit_code"], client=row["client"], token_id=row["token_id"],
     )  # fmt: skip
 
 

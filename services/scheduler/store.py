@@ -61,7 +61,8 @@ def _assignments(table: Table, names: Sequence[str]) -> dict[str, Any]:
     return {name: bindparam(f"new_{name}") for name in names}
 
 
-_FIXED = ("id", "vo", "owner_issuer", "owner_subject", "owner_name", "spec", "precedence", "submitted_at")
+_FIXED = ("id", "vo", "owner_issuer", "owner_subject", "owner_name", "spec", "precedence", "submitted_at",
+          "client", "token_id", "millicores")  # fmt: skip
 _MOVING = [column.name for column in jobs.columns if column.name not in _FIXED]
 _SAVE: Final = (
     update(jobs)

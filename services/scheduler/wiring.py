@@ -17,6 +17,7 @@ from services.scheduler.leading import Leader
 from services.scheduler.performing import CallPace, Performer
 from services.scheduler.placing import Pace, Placer
 from services.scheduler.settings import SchedulerSettings
+from services.scheduler.stopping import StopPace, Stopper
 from services.scheduler.store import runtime
 from services.scheduler.sweeping import Sweeper, SweepPace
 from services.scheduler.wakes import Wakes
@@ -32,6 +33,7 @@ from shared.runtime.service import Service
 from shared.runtime.telemetry import Tracer
 from shared.runtime.tokens import granted_claims
 from shared.runtime.transactions import Transactions
+from shared.runtime.trust_watch import TrustWatch
 
 __all__ = ["MIGRATIONS", "assemble"]
 
@@ -78,8 +80,9 @@ class Parts:
         self.relay = Relay(self.transactions, bus)
         self.keeper = Keeper(_rules(settings), _graces(settings), tracer, wakes, rng)
         self.sites = KnownSites(registry, engines, self.transactions, wakes, settings.namespaces_s)
+        trust = TrustWatch(auth, clock)
         authorising = Authorising(
-            auth, verifier, clock, cache_s=settings.decision_cache_s, away_s=settings.auth_pause_s
+            auth, verifier, clock, trust, cache_s=settings.decision_cache_s, away_s=settings.auth_pause_s
         )
         self.context = Context(
             self.keeper, authorising.denial, granted_claims, lambda: self.sites.by_name,
@@ -101,6 +104,7 @@ class Parts:
         )
         sweep = SweepPace(settings.tick_s, settings.site_grace_s, settings.monitor_silence_s)
         self.sweeper = Sweeper(store, self.leader, self.keeper, self.sites, clock, self.namespace_of, sweep)
+        self.stopper = Stopper(store, self.leader, self.keeper, trust, clock, StopPace(settings.tick_s))
         self.janitor = Janitor(
             self.transactions, self.relay, keep_s=settings.retention_s, inbox_s=settings.inbox_s,
             interval_s=settings.janitor_interval_s,
@@ -110,7 +114,7 @@ class Parts:
 
     async def lead(self) -> None:
         """The leader's loops, while this copy leads."""
-        await self.leader.lead([self.placer.run, self.performer.run, self.sweeper.run])
+        await self.leader.lead([self.placer.run, self.performer.run, self.sweeper.run, self.stopper.run])
 
     def namespace_of(self, vo: str) -> str:
         """The Nomad namespace of a VO's jobs."""

@@ -63,7 +63,8 @@ class Policy(Value):
     def about_jobs(self) -> bool:
         """Whether it restricts what a job may ask for: then nobody may hand one in without saying what it asks."""
         named = self.images, self.drivers, self.networks, self.access, self.max_runtime_s, self.max_wait_s
-        return any(each is not None for each in named) or self.job != Ceiling()
+        ceilings = self.job, self.user, self.vo
+        return any(each is not None for each in named) or any(each != Ceiling() for each in ceilings)
 
 
 class Demand(Value):
@@ -160,6 +161,34 @@ def objections(demand: Demand, policy: Policy, whose: str) -> list[Objection]:
     """Everything that a policy has against what a job asks for. `whose` begins the sentences: `VO vo.x`, `site y`."""
     found = [*_too_much(demand, policy, whose), *_not_among(demand, policy, whose)]
     return [*found, *_image(demand, policy, whose)]
+
+
+def never_fits(demand: Demand, policy: Policy, whose: str) -> list[Objection]:
+    """Where a job alone asks for more than all jobs of its owner, or of its VO, may have together.
+
+    Only asked when a job is handed in: a queued one waits, for what was narrowed can be widened again.
+    """
+    return [*_alone_too_much(demand, policy.user, whose, "user"), *_alone_too_much(demand, policy.vo, whose, "vo")]
+
+
+def _alone_too_much(demand: Demand, ceiling: Ceiling, whose: str, of: Literal["user", "vo"]) -> list[Objection]:
+    all_jobs = "all jobs of one user" if of == "user" else "all jobs of a VO"
+    rows = (
+        ("cpu", "cores", demand.cpu_cores, ceiling.cpu_cores, "lower `resources.cpu` in the job file, or "),
+        ("memory", "MiB of memory", demand.memory_mib, ceiling.memory_mib, "lower `resources.memory`, or "),
+        ("disk", "MiB of disk", demand.disk_mib, ceiling.disk_mib, "lower `resources.disk`, or "),
+        ("gpus", "GPUs", demand.gpus, ceiling.gpus, "lower `resources.gpus`, or "),
+        ("jobs", "jobs", 1, ceiling.jobs, ""),
+    )
+    return [
+        Objection(
+            code=f"{name}_above_{of}_ceiling",
+            message=f"{whose} lets {all_jobs} together have at most {most:g} {unit}, this one alone asks for "
+            f"{asked:g} and could never be placed: {lower}ask a manager of the VO for more",
+        )
+        for name, unit, asked, most, lower in rows
+        if most is not None and not asked <= most
+    ]
 
 
 def site_objection(site: str, policy: Policy, whose: str) -> Objection | None:

@@ -35,6 +35,7 @@ class VerdictCode(StrEnum):
     NO_ROOM_ON_ONE_NODE = "no_room_on_one_node"
     NAMESPACE_MISSING = "namespace_missing"
     POLICY_FORBIDS = "policy_forbids"
+    CEILING_REACHED = "ceiling_reached"
     REFUSED_BY_SITE = "refused_by_site"
     TRIED_BEFORE = "tried_before"
 
@@ -49,6 +50,8 @@ class ReasonCode(StrEnum):
     RETRYING = "retrying"
     WAITING_FOR_AUTHORISATION = "waiting_for_authorisation"
     WAITING_FOR_SITE = "waiting_for_site"
+    CEILING_REACHED = "ceiling_reached"
+    SUSPENDED = "suspended"
     # ends of attempts and jobs
     COMPLETED = "completed"
     TASK_ERROR = "task_error"
@@ -80,6 +83,8 @@ REASON_SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.RETRYING: "The last attempt ended badly and the job is tried again.",
     ReasonCode.WAITING_FOR_AUTHORISATION: "The auth service cannot be asked at the moment; the job waits.",
     ReasonCode.WAITING_FOR_SITE: "The site of the job cannot be reached; the job waits for it, as it asked.",
+    ReasonCode.CEILING_REACHED: "A ceiling over all jobs of the user or of the VO is reached; the job waits.",
+    ReasonCode.SUSPENDED: "The owner, the VO or what the job was handed in with is suspended; the job waits.",
     ReasonCode.COMPLETED: "Every task ended with exit code 0.",
     ReasonCode.TASK_ERROR: "The task ended with an exit code other than 0.",
     ReasonCode.OUT_OF_MEMORY: "The task used more memory than it asked for and was killed.",

@@ -41,6 +41,38 @@ class Suspension(BaseModel):
         until = f" until {self.until.isoformat(timespec='minutes')}" if self.until else ""
         return f"{what}{until}{f' ({self.reason})' if self.reason else ''}; ask the operators of the platform"
 
+    def words_of_job(self) -> str:
+        """For the owner of a job that is hit."""
+        what = {
+            "subject": "its owner is suspended", "client": "the application that it was handed in with is suspended",
+            "token": "the access token that it was handed in with is revoked",
+            "vo": f"the VO {self.vo} is suspended",
+            "membership": f"its owner's membership of the VO {self.vo} is suspended",
+        }[self.kind]  # fmt: skip
+        until = f" until {self.until.isoformat(timespec='minutes')}" if self.until else ""
+        why = f" ({self.reason})" if self.reason else ""
+        return f"The job waits: {what}{until}{why}; it goes on when that is over. Ask the operators of the platform."
+
+
+class Stops(BaseModel):
+    """Where policies say that running jobs of the suspended are stopped (`on_suspension: stop`): the platform's, those
+    of VOs, those of sites.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    everywhere: bool = False
+    vos: frozenset[str] = frozenset()
+    sites: frozenset[str] = frozenset()
+
+    def at(self, vo: str, site: str) -> bool:
+        """Whether jobs of this VO at this site are stopped."""
+        return self.everywhere or vo in self.vos or site in self.sites
+
+    @property
+    def nowhere(self) -> bool:
+        return not (self.everywhere or self.vos or self.sites)
+
 
 class TrustState(BaseModel):
     """`GET /internal/trust` at auth. `version` grows with every change of a suspension or of a policy."""
@@ -49,6 +81,7 @@ class TrustState(BaseModel):
 
     version: int
     suspensions: tuple[Suspension, ...] = ()
+    stops: Stops = Stops()
 
 
 class Suspended:
@@ -72,6 +105,12 @@ class Suspended:
             or (self._one("client", issuer, client, "", now) if client else None)
             or (self._one("token", issuer, token_id, "", now) if token_id else None)
         )
+
+    def of_job(self, owner: Principal, vo: str, client: str, token_id: str, now: datetime) -> Suspension | None:
+        """Why a job of this owner, handed in with this client and token, may not begin or go on."""
+        if not self._by_key:
+            return None
+        return self.access(owner, client, token_id, now) or self.membership(owner, vo, now) or self.vo(vo, now)
 
     def membership(self, principal: Principal, vo: str, now: datetime) -> Suspension | None:
         """Why this principal is out of this VO."""

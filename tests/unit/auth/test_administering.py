@@ -216,6 +216,39 @@ async def test_a_policy_decides_at_acceptance_and_its_words_say_what_to_change(
     )
 
 
+async def test_a_job_that_alone_is_above_the_ceiling_of_all_jobs_together_is_refused_with_the_limit(
+    running: Auth, issuer: FakeIssuer
+) -> None:
+    policy = {"user": {"cpu_cores": 8, "gpus": 0}, "vo": {"memory_mib": 4096}}
+    assert (await write(running, issuer, policy, If_None_Match="*")).status_code == 200
+    assert (await refusal(running, issuer, resources={"cpu_cores": 8, "memory_mib": 4096}))[0] is None
+    code, words = await refusal(running, issuer, resources={"cpu_cores": 9})
+    assert code == "cpu_above_user_ceiling"
+    assert words == (
+        f"the VO {CLIMATE} lets all jobs of one user together have at most 8 cores, this one alone asks for 9 and "
+        "could never be placed: lower `resources.cpu` in the job file, or ask a manager of the VO for more"
+    )
+    assert (await refusal(running, issuer, resources={"gpus": {"count": 1}}))[0] == "gpus_above_user_ceiling"
+    assert (await refusal(running, issuer, resources={"memory_mib": 4097}))[0] == "memory_above_vo_ceiling"
+
+
+async def test_a_vo_that_may_have_no_job_takes_none(running: Auth, issuer: FakeIssuer) -> None:
+    await write(running, issuer, {"vo": {"jobs": 0}}, If_None_Match="*")
+    assert (await refusal(running, issuer))[0] == "jobs_above_vo_ceiling"
+
+
+async def test_services_are_told_where_suspensions_stop_what_runs(tmp_path: Path, issuer: FakeIssuer) -> None:
+    stop = Policy.model_validate({"on_suspension": "stop"})
+    async with auth(tmp_path, issuer, site_policies={"prague": stop, "lyon": Policy()}) as running:
+        before = (await running.http.get("/internal/trust")).json()
+        assert before["stops"] == {"everywhere": False, "vos": [], "sites": ["prague"]}
+        await write(running, issuer, {"on_suspension": "stop"}, If_None_Match="*")
+        after = (await running.http.get("/internal/trust")).json()
+        assert (after["stops"]["vos"], after["version"] > before["version"]) == ([CLIMATE], True)
+    async with auth(tmp_path / "other", issuer, platform_policy=stop) as running:
+        assert (await running.http.get("/internal/trust")).json()["stops"]["everywhere"] is True
+
+
 async def test_who_does_not_say_what_a_job_asks_gets_nothing_where_that_is_restricted(
     running: Auth, issuer: FakeIssuer
 ) -> None:

@@ -78,6 +78,12 @@ async def lift(running: Auth, issuer: FakeIssuer, made: httpx.Response) -> int:
     return (await running.http.delete(path, headers={"Authorization": f"Bearer {admin}"})).status_code
 
 
+def dispatching(running: Auth, cache_s: float = 60) -> Authorising:
+    """The scheduler's part in it."""
+    trust = TrustWatch(running.questions, running.clock)
+    return Authorising(running.questions, verifier(running), running.clock, trust, cache_s=cache_s, away_s=2)
+
+
 # -- auth itself --------------------------------------------------------------------------------------------------
 
 
@@ -170,7 +176,6 @@ async def test_the_other_copies_of_auth_know_within_a_second(running: Auth, issu
     {"kind": "vo", "vo": CLIMATE, "for_s": 60, "until": "2030-01-01T00:00:00Z"}, {"kind": "vo", "vo": "a b"},
     {"kind": "vo", "vo": CLIMATE, "until": "2030-01-01T00:00:00"}, {"kind": "vo", "vo": CLIMATE, "more": 1},
     {"kind": "subject", "issuer": URL, "value": "a\nb"}, {"kind": "subject", "issuer": URL, "value": "root"},
-    {"kind": "subject", "issuer": URL, "value": "alice", "stop_running": True},
 ])  # fmt: skip
 async def test_a_suspension_that_would_not_hold_or_lock_out_its_maker_is_refused(
     running: Auth, issuer: FakeIssuer, body: dict[str, Any]
@@ -253,7 +258,7 @@ async def test_grants_of_the_suspended_are_good_no_more_within_five_seconds(
 async def test_a_command_of_the_suspended_is_decided_afresh_and_refused_with_words(
     running: Auth, issuer: FakeIssuer
 ) -> None:
-    scheduler = Authorising(running.questions, verifier(running), running.clock, cache_s=60, away_s=2)
+    scheduler = dispatching(running, cache_s=60)
     [answer] = await running.grant(issuer.token(), item_for(JOB, CLIMATE))
     await suspend(running, issuer, "subject")
     await scheduler.command(message_for(JOB, answer["grant"]))
@@ -305,7 +310,7 @@ async def test_an_auth_that_hangs_holds_all_up_once_and_one_that_is_away_nobody(
 async def test_c12_a_queued_job_of_the_suspended_is_refused_at_dispatch_within_five_seconds(
     running: Auth, issuer: FakeIssuer, kind: str, fields: dict[str, str], word: str
 ) -> None:
-    scheduler = Authorising(running.questions, verifier(running), running.clock, cache_s=60, away_s=2)
+    scheduler = dispatching(running, cache_s=60)
     question = Question(ALICE, CLIMATE, "prague")
     await running.context(issuer.token())
     await scheduler.refreshed()
@@ -324,7 +329,7 @@ async def test_c12_a_vo_that_an_issuer_leaves_out_who_says_everything_has_ended(
     tmp_path: Path, issuer: FakeIssuer
 ) -> None:
     async with auth(tmp_path, issuer, trust=(trusted(whole=True),)) as running:
-        scheduler = Authorising(running.questions, verifier(running), running.clock, cache_s=0, away_s=2)
+        scheduler = dispatching(running, cache_s=0)
         question = Question(ALICE, CLIMATE, "prague")
         await running.context(issuer.token())
         assert (await scheduler.ask([question]))[question].allowed
@@ -333,7 +338,7 @@ async def test_c12_a_vo_that_an_issuer_leaves_out_who_says_everything_has_ended(
 
 
 async def test_a_policy_that_changes_is_seen_at_dispatch_within_five_seconds(running: Auth, issuer: FakeIssuer) -> None:
-    scheduler = Authorising(running.questions, verifier(running), running.clock, cache_s=60, away_s=2)
+    scheduler = dispatching(running, cache_s=60)
     question = Question(ALICE, CLIMATE, "prague")
     await running.context(issuer.token())
     await scheduler.refreshed()

@@ -45,6 +45,7 @@ from shared.contracts.events import (
 )
 from shared.contracts.questions import Decision, DecisionRequest
 from shared.contracts.routes import EVENT_LOG, SCHEDULER_COMMANDS, SCHEDULER_REPORTS
+from shared.contracts.suspensions import Stops, Suspension, TrustState
 from shared.errors import Unavailable
 from shared.ids import AttemptId
 from shared.job import AttemptStatus, FailureClass, JobState
@@ -115,13 +116,24 @@ class AuthDouble:
         self.away = False
         self.decide: Callable[[DecisionRequest], Decision] = lambda asked: Decision(allowed=True)
         self.asked: list[DecisionRequest] = []
+        self.trust = TrustState(version=1)
         self.app = FastAPI()
         install_problems(self.app)
         self.app.add_api_route("/internal/decisions", self.decisions, methods=["POST"])
+        self.app.add_api_route("/internal/trust", self.trusted)
         self.app.add_api_route("/healthz", self.health)
 
     async def health(self) -> dict[str, str]:
         return {}
+
+    async def trusted(self) -> TrustState:
+        if self.away:
+            raise Unavailable("auth is away")
+        return self.trust
+
+    def suspend(self, *suspensions: Suspension, stops: Stops = Stops()) -> None:  # noqa: B008
+        """From now on exactly these suspensions hold."""
+        self.trust = TrustState(version=self.trust.version + 1, suspensions=suspensions, stops=stops)
 
     async def decisions(self, asked: DecisionRequest) -> Decision:
         if self.away:
