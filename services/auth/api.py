@@ -60,7 +60,7 @@ class Parts:
 
 def build(parts: Parts) -> FastAPI:
     """The app; everything under `/internal` is for services of the platform only."""
-    app = FastAPI(title="Serai auth", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Serai auth", redirect_slashes=False, docs_url=None, redoc_url=None, openapi_url=None)
     install_problems(app)
     services_only = [Depends(internal_only(parts.settings.service_token.get_secret_value()))]
     routes = _Routes(parts)

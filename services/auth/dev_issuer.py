@@ -75,7 +75,9 @@ def assemble(settings: DevIssuerSettings, *, clock: Clock) -> Service:
             f"the development issuer gives tokens to anybody and runs on loopback only, not at {settings.url}: "
             "set SERAI_DEV_ISSUER_URL to http://127.0.0.1:<port>"
         )
-    app = FastAPI(title="Serai development issuer", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="Serai development issuer", redirect_slashes=False, docs_url=None, redoc_url=None, openapi_url=None
+    )
     install_problems(app)
     _Issuer(settings, kept_key(settings.key_file), clock).install(app)
     service = Service("dev-issuer", LoopbackOnly(app))

@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from fastapi import FastAPI
-from starlette.routing import Match, Route
 
 from services.gateway import store
 from services.gateway.access import Access
 from services.gateway.api import preferences
 from shared.ports import Clock, Store
+from shared.runtime.http import methods_of
 from shared.runtime.telemetry import Tracer
 
 Scope = MutableMapping[str, Any]
@@ -107,10 +107,7 @@ class Front:
 
     async def _options(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Which methods a path takes."""
-        methods: set[str] = set()
-        for route in self._app.routes:
-            if isinstance(route, Route) and route.matches({**scope, "method": "GET"})[0] is not Match.NONE:
-                methods |= route.methods or set()
+        methods = set(methods_of(self._app, scope))
         if not methods:
             await self._app(scope, receive, send)
             return

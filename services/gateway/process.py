@@ -9,6 +9,7 @@ from shared.runtime.clock import system_clock
 async def work(ground: Backing) -> None:
     """Open, assemble, serve until told to stop."""
     settings = ground.read(GatewaySettings)
+    ground.server.known_as(settings.public_url)
     store = await ground.store("services.gateway.migrations")
     service = await wiring.assemble(
         settings, store=store, bus=await ground.bus(), auth=ground.ask("auth"), scheduler=ground.ask("scheduler"),

@@ -141,7 +141,7 @@ async def _to_the_end(pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
 
 def make_app(answers: Answers, service_token: str) -> FastAPI:
     """The monitor's HTTP face, without health."""
-    app = FastAPI(title="Serai monitor", openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Serai monitor", redirect_slashes=False, openapi_url=None, docs_url=None, redoc_url=None)
     install_problems(app)
     door = [Depends(internal_only(service_token))]
     job = "/internal/jobs/{job_id}"

@@ -147,7 +147,7 @@ class Answers:
 
 def build(answers: Answers, service_token: str) -> FastAPI:
     """The app: every route but health is for services of the platform only."""
-    app = FastAPI(title="Serai scheduler", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Serai scheduler", redirect_slashes=False, docs_url=None, redoc_url=None, openapi_url=None)
     install_problems(app)
     services_only = [Depends(internal_only(service_token))]
     for method, path, route in (

@@ -138,7 +138,10 @@ async def backing(service: str) -> AsyncIterator[Backing]:
     logs.configure(settings.log_level)
     async with contextlib.AsyncExitStack() as stack:
         door = Door(service)
-        server = HttpServer(door, settings.host, settings.listen_port(service), drain_s=settings.drain_s)
+        server = HttpServer(
+            door, settings.host, settings.listen_port(service), drain_s=settings.drain_s, edge=settings.edge
+        )
+        server.known_as(settings.own_url(service))
         made = Backing(service, settings, file, door, stack, asyncio.Event(), server)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from shared.adapters.consul.settings import ConsulSettings
 from shared.errors import Misconfigured
+from shared.runtime.edge import EdgeSettings
 
 FILE_VARIABLE: Final = "SERAI_SETTINGS"
 SECTIONS: Final = ("process", "gateway", "scheduler", "monitor", "auth")
@@ -58,6 +59,7 @@ class ProcessSettings(BaseSettings):
         None, description="Our Consul agent, see below. It tells where sites and services are and how healthy; empty = "
         "no Consul: addresses stand in settings, and we look at the sites' health ourselves."
     )  # fmt: skip
+    edge: EdgeSettings = Field(EdgeSettings(), description="What is refused before it is looked at, see below.")
     instance: str = Field("", description="Name of this copy in Consul; empty = the service, host and port.")
     auth_url: str = Field(
         "http://127.0.0.1:8081", description="Where auth answers, unless Consul tells it; several copies with commas."

@@ -1,13 +1,15 @@
 """What every service's HTTP face has: problems for errors, health, and a door for other services only."""
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
 
 from shared.errors import Refused, SeraiError, Unavailable
 from shared.runtime import logs, problems
@@ -65,7 +67,10 @@ def install_problems(app: FastAPI, base: str = "") -> None:
             "not_found": "There is no such thing here.",
             "method_not_allowed": f"{request.method} is not allowed here.",
         }.get(code, str(error.detail))
-        return problem_response(code, detail, base=base, headers=dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if code == "method_not_allowed":
+            headers["Allow"] = ", ".join(methods_of(app, request.scope))
+        return problem_response(code, detail, base=base, headers=headers)
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -77,10 +82,24 @@ def install_problems(app: FastAPI, base: str = "") -> None:
         detail = "; ".join(f"{item['pointer']}: {item['detail']}" for item in errors)[:1000]
         return problem_response(code, detail, base=base, errors=errors)
 
+    async def gone(request: Request, error: Exception) -> Response:
+        """The client went away, or was sent away, in the middle of its body: nobody reads this, and nothing failed."""
+        return problem_response("request_timeout", "the body did not come to its end", base=base)
+
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(SeraiError, ours)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(Exception, ours)
+
+
+def methods_of(app: FastAPI, scope: MutableMapping[str, Any]) -> list[str]:
+    """The methods that a path takes, by all of its routes; empty where there is nothing."""
+    methods: set[str] = set()
+    for route in app.routes:
+        if isinstance(route, Route) and route.matches({**scope, "method": "GET"})[0] is not Match.NONE:
+            methods |= route.methods or set()
+    return sorted(methods)
 
 
 def install_health(app: FastAPI, service: Service) -> None:

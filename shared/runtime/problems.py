@@ -24,6 +24,15 @@ PROBLEMS: dict[str, Problem] = {
     "invalid_request": Problem(
         422, "The request is not valid", "Each entry of `errors` names the place (JSON pointer) and what is accepted."
     ),
+    "malformed_request": Problem(
+        400, "The request is not well-formed HTTP", "The detail says what is unclear; most clients never send this."
+    ),
+    "uri_too_long": Problem(414, "The address is too long", "Send less in path and query."),
+    "headers_too_large": Problem(431, "The headers are too large", "Send fewer and shorter ones; a token counts."),
+    "request_timeout": Problem(408, "The request came too slowly", "Send it again, in one go."),
+    "misdirected": Problem(
+        421, "The request is meant for another host", "Use a name that the operators gave this service, see `Host`."
+    ),
     "undecodable": Problem(400, "The body is not valid JSON", "Send one UTF-8 JSON object."),
     "unsupported_media_type": Problem(415, "The content type is not supported", "Send `application/json`."),
     "too_large": Problem(413, "The body is too large", "Send less; `limit` is in bytes."),

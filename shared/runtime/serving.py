@@ -1,14 +1,27 @@
-"""Serving an ASGI app with uvicorn inside our own loop: no signal handlers, a socket bound by us, a clean stop."""
+"""Serving an ASGI app with uvicorn inside our own loop: no signal handlers, a socket bound by us, a clean stop.
+
+Whatever is served stands behind the same edge (`shared.runtime.edge`).
+"""
 
 import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 import uvicorn
 
 from shared.errors import Misconfigured
+from shared.runtime.edge import EdgeSettings
+from shared.runtime.edge.guard import Guard
+from shared.runtime.edge.wire import protocol
+
+SECURITY_HEADERS: Final = (
+    ("X-Content-Type-Options", "nosniff"), ("X-Frame-Options", "DENY"), ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+)  # fmt: skip
+"""With every answer. Pages for people have a Content-Security-Policy of their own."""
 
 
 class _Server(uvicorn.Server):
@@ -29,12 +42,18 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """One app on one address. `start` returns when it answers, `stop` when the last answer is out (or `drain_s`)."""
 
-    def __init__(self, app: Any, host: str, port: int, *, drain_s: float = 5.0, max_concurrency: int = 2000) -> None:
+    def __init__(
+        self, app: Any, host: str, port: int, *, drain_s: float = 5.0, max_concurrency: int = 2000,
+        edge: EdgeSettings | None = None,
+    ) -> None:  # fmt: skip
+        edge = edge or EdgeSettings()
         self._host, self._port = host, port
+        self._guard = Guard(app, edge)
         self._server = _Server(
             uvicorn.Config(
-                app, log_config=None, access_log=False, lifespan="off", http="httptools", loop="none", ws="none",
-                server_header=False, timeout_graceful_shutdown=int(drain_s), timeout_keep_alive=30,
+                self._guard, interface="asgi3", log_config=None, access_log=False, lifespan="off",
+                http=protocol(edge), loop="none", ws="none", server_header=False, proxy_headers=False,
+                headers=_headers(edge), timeout_graceful_shutdown=int(drain_s), timeout_keep_alive=edge.idle_s,
                 limit_concurrency=max_concurrency,
             )
         )  # fmt: skip
@@ -43,6 +62,10 @@ class HttpServer:
     @property
     def address(self) -> str:
         return f"http://{self._host}:{self._port}"
+
+    def known_as(self, *urls: str) -> None:
+        """Further URLs under which the app is reached: their hosts are allowed. Empty ones count nothing."""
+        self._guard.allow(host for url in urls if (host := urlsplit(url).hostname))
 
     async def start(self) -> None:
         """Bind and serve. Raises Misconfigured when the address is taken."""
@@ -67,3 +90,8 @@ class HttpServer:
         if self._task is not None:
             self._server.should_exit = True
             await asyncio.wait([self._task])
+
+
+def _headers(edge: EdgeSettings) -> list[tuple[str, str]]:
+    strict = [("Strict-Transport-Security", f"max-age={edge.hsts_s}")] if edge.hsts_s else []
+    return [*SECURITY_HEADERS, *strict]

@@ -65,6 +65,16 @@ def test_generated_documents_are_up_to_date(name: str) -> None:
     assert (ROOT / "docs" / name).read_text() == documents.DOCUMENTS[name](), "run `make docs`"
 
 
+def test_every_listening_service_stands_behind_the_same_edge() -> None:
+    """Whoever serves HTTP does it through `shared.runtime.serving`; the embedded agent is a site's, not a service."""
+    serving = [
+        str(file.relative_to(ROOT))
+        for file in tracked("services/*.py", "shared/*.py")
+        if re.search(r"uvicorn\.(Config|run)\(", file.read_text())
+    ]
+    assert sorted(serving) == ["services/embedded/agent/server.py", "shared/runtime/serving.py"]
+
+
 def test_every_module_says_what_it_is_for() -> None:
     silent = [
         str(file.relative_to(ROOT))

@@ -19,7 +19,7 @@ API_VERSION: Final = "1.0"
 _STATIC: Final = Path(__file__).parent.parent / "static"
 _FILES: Final = {"docs.css": "text/css", "docs.js": "text/javascript"}
 _PAGE_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'", "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
 }  # fmt: skip
 
 

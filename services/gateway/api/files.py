@@ -71,7 +71,7 @@ class FileRoutes:
         chunks = self._log(caller, view.id, attempt, chosen)
         return CuttableResponse(
             await _started(chunks), media_type="text/plain; charset=utf-8",
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", "X-Content-Type-Options": "nosniff"},
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )  # fmt: skip
 
     async def outputs(self, request: Request, job_id: str, attempt: Attempt = None) -> Response:
@@ -97,7 +97,7 @@ class FileRoutes:
         params = {"attempt": attempt} if attempt else {}
         path = f"/internal/jobs/{view.id}/outputs/{name}"
         content = await self._monitor.fetch(path, params=params, read_grant=caller.context.read_grant)
-        headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff"}
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
         return Response(content, headers=headers, media_type="application/octet-stream")
 
     async def _readable(self, caller: Caller, job_id: str) -> JobView:
