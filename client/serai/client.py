@@ -20,6 +20,7 @@ import httpx2
 from serai import streaming, wire
 from serai.errors import NotUnderstood, Problem, WaitTimedOut
 from serai.values import Event, Gap, Job, Json
+from serai.wire import Bearer
 
 LONG_POLL_S: Final = 30
 """How long one question for a change may stay open at the gateway; shorter than proxies' usual 60 s."""
@@ -33,13 +34,13 @@ LogStream = Literal["stdout", "stderr"]
 class Serai:
     """A signed-in connection to one gateway; use as an async context manager.
 
-    `token` is an access token of an issuer that the platform trusts (`root()` names them); None only for `root()`
-    and `schema()`. `on_break` is told in words when the gateway goes away and is tried again; `transport` and `pace`
-    are for tests.
+    `token` is an access token of an issuer that the platform trusts (`root()` names them), or a bearer that has one
+    for each request (`serai.signin`); None only for `root()` and `schema()`. `on_break` is told in words when the
+    gateway goes away and is tried again; `transport` and `pace` are for tests.
     """
 
     def __init__(
-        self, url: str, token: str | None = None, *, transport: httpx2.AsyncBaseTransport | None = None,
+        self, url: str, token: str | Bearer | None = None, *, transport: httpx2.AsyncBaseTransport | None = None,
         pace: wire.Pace | None = None, timeout_s: float = 30.0, on_break: Callable[[str], None] | None = None,
     ) -> None:  # fmt: skip
         self.url = url.rstrip("/")
@@ -57,7 +58,7 @@ class Serai:
 
     async def root(self) -> Json:
         """`GET /v1`: issuers, documents and streams; needs no token."""
-        return await self._get("/v1")
+        return wire.json_of(await self._wire.request("GET", "/v1", signed=False))
 
     async def whoami(self) -> Json:
         """Who the platform takes the caller for: principal, memberships with roles and verbs."""
@@ -70,7 +71,7 @@ class Serai:
 
     async def schema(self) -> Json:
         """The JSON Schema of a job file."""
-        return await self._get("/v1/schema/job")
+        return wire.json_of(await self._wire.request("GET", "/v1/schema/job", signed=False))
 
     async def sites(self) -> list[Json]:
         """Every site with its health, capacity and what is free."""

@@ -89,5 +89,15 @@ class BadSettings(ClientError):
     """The user's own settings or token file cannot be used."""
 
 
+class IssuerRefused(ClientError):
+    """An issuer's own refusal (RFC 6749, 5.2): `code` is its word, `description` what it says beside it."""
+
+    def __init__(self, issuer: str, code: str, description: str = "") -> None:
+        super().__init__(f"{issuer} says {code}" + (f": {description}" if description else ""))
+        self.issuer = issuer
+        self.code = code
+        self.description = description
+
+
 class NoWayIn(ClientError):
     """No token can be had from here; the message says how to get one."""

@@ -13,6 +13,7 @@ from serai.errors import (
     BadJobFile,
     BadSettings,
     ClientError,
+    IssuerRefused,
     NotUnderstood,
     NoWayIn,
     Problem,
@@ -76,6 +77,7 @@ _BY_ERROR: Final[tuple[tuple[type[ClientError], Exit], ...]] = (
     (WaitTimedOut, Exit.WAIT_TIMED_OUT),
     (BadSettings, Exit.BAD_SETTINGS),
     (NoWayIn, Exit.NOT_ALLOWED),
+    (IssuerRefused, Exit.NOT_ALLOWED),
     (NotUnderstood, Exit.UNREACHABLE),
 )
 
@@ -105,8 +107,10 @@ def of_error(error: ClientError) -> Exit:
     return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), Exit.INTERNAL)
 
 
-def advice(error: ClientError, url: str, *, token_given: bool = False) -> str | None:
-    """What to type next after this error, or None when its own words say it. `token_given`: SERAI_TOKEN is set."""
+def advice(error: ClientError, url: str, *, token_from: str = "") -> str | None:
+    """What to type next after this error, or None when its own words say it. `token_from`: where the token came from,
+    if not from `serai login`.
+    """
     if error.next is not None:
         return error.next
     match error:
@@ -114,8 +118,10 @@ def advice(error: ClientError, url: str, *, token_given: bool = False) -> str | 
             return f"is the platform up at {url}? start one with `make up`, or set SERAI_URL"
         case NotUnderstood():
             return "check the address: `serai --url URL whoami`, or set SERAI_URL"
-        case Problem(status=401) if token_given:
-            return "put a new token into SERAI_TOKEN, or `unset SERAI_TOKEN` and `serai login`"
+        case Problem(status=401) if token_from.isupper():
+            return f"put a new token into {token_from}, or `unset {token_from}` and `serai login`"
+        case Problem(status=401) if token_from:
+            return f"the token is that of {token_from}; sign in for this platform: `serai login`"
         case Problem(status=401):
             return "sign in: `serai login`"
         case Problem(status=403):

@@ -61,7 +61,7 @@ class _Contact:
         )  # fmt: skip
         if pause is None:
             raise error
-        self._wire.notice()
+        self._wire.notice(error)
         await self._wire.pace.sleep(max(pause, self._least_s))
 
 

@@ -2,16 +2,16 @@
 
 Any OpenID Connect issuer could take its place: auth reads its discovery document and keys like those of others. It
 has its own settings, port and key, refuses to start anywhere but on loopback, answers loopback only, and auth refuses
-it unless `SERAI_AUTH_DEV_MODE` is set. It can stand for Keycloak, EGI Check-in or a WLCG issuer (`dev_tokens.py`). No
-login page, no refresh tokens. Called by the embedded platform.
+it unless `SERAI_AUTH_DEV_MODE` is set. It can stand for Keycloak, EGI Check-in or a WLCG issuer (`dev_tokens.py`).
+People sign in by device flow (`dev_devices.py`, `dev_page.py`) and stay signed in by refresh tokens (`dev_refresh.py`).
+Called by the embedded platform.
 """
 
 import hmac
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import httpx2 as httpx
 import orjson
@@ -26,21 +26,28 @@ from joserfc.jwk import ECKey
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from services.auth import dev_tokens
+from services.auth import dev_sign_in, dev_tokens
 from services.auth.demo_users import DEMO_USERS, SERVICE_ACCOUNT, DemoUser
-from services.auth.dev_tokens import Mode, trusted_as
+from services.auth.dev_devices import Allowed, Devices
+from services.auth.dev_forms import NO_STORE, form_of, oauth_refusal, user_named
+from services.auth.dev_refresh import Families
+from services.auth.dev_tokens import CLI, Mode, trusted_as
 from services.auth.issuers import is_loopback
 from services.auth.loopback import LoopbackOnly
-from shared.errors import Misconfigured, NotFound, Refused, Unavailable
+from services.auth.private_file import write_private
+from shared.errors import Misconfigured, NotFound, Unavailable
 from shared.ports import Clock
 from shared.runtime.http import install_health, install_problems
 from shared.runtime.service import Service
 
-__all__ = ["DEMO_USERS", "DevIssuerSettings", "assemble", "demo_token", "trusted_as"]
+__all__ = ["CLI", "DEMO_USERS", "DevIssuerSettings", "assemble", "demo_token", "trusted_as"]
 
 DEMO_GRANT: Final = "urn:serai:params:oauth:grant-type:demo"
 """Only a development issuer knows this grant type: a user's name is all it asks for."""
-_NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
+SCOPES: Final = ("openid", "profile", "offline_access", "entitlements")
+OFFLINE: Final = "offline_access"
+"""The scope that asks for a refresh token (OpenID Connect Core, 11)."""
 _REGISTRY: Final = jws.JWSRegistry(algorithms=["ES256"])
 
 
@@ -79,7 +86,8 @@ def assemble(settings: DevIssuerSettings, *, clock: Clock) -> Service:
         title="Serai development issuer", redirect_slashes=False, docs_url=None, redoc_url=None, openapi_url=None
     )
     install_problems(app)
-    _Issuer(settings, kept_key(settings.key_file), clock).install(app)
+    families = Families(settings.key_file.with_name(f"{settings.key_file.stem}-sign-ins.json"))
+    _Issuer(settings, kept_key(settings.key_file), families, clock).install(app)
     service = Service("dev-issuer", LoopbackOnly(app))
     install_health(app, service)
     return service
@@ -89,7 +97,7 @@ def kept_key(file: Path) -> ECKey:
     """The key in a file that only its owner can read, made if there is none. Raises Misconfigured."""
     try:
         if not file.exists():
-            _write_private(file, orjson.dumps(ECKey.generate_key("P-256").as_dict(private=True)))
+            write_private(file, orjson.dumps(ECKey.generate_key("P-256").as_dict(private=True)))
         if file.stat().st_mode & 0o077:
             raise Misconfigured(f"{file} can be read by others: chmod 600 it, or delete it and tokens become void")
         return ECKey.import_key(orjson.loads(file.read_bytes()))
@@ -97,21 +105,10 @@ def kept_key(file: Path) -> ECKey:
         raise Misconfigured(f"the key of the development issuer in {file} cannot be used: {error}") from error
 
 
-def _write_private(file: Path, content: bytes) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(".new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
-    new.rename(file)
-
-
 class _Issuer:
     """Its routes. Errors of the token endpoint are OAuth's (RFC 6749, 5.2), others are problem documents."""
 
-    def __init__(self, settings: DevIssuerSettings, key: ECKey, clock: Clock) -> None:
+    def __init__(self, settings: DevIssuerSettings, key: ECKey, families: Families, clock: Clock) -> None:
         self._url = settings.url
         self._life_s = settings.token_life_s
         self._secret = settings.client_secret
@@ -119,13 +116,18 @@ class _Issuer:
         self._key = key
         self._kid = key.thumbprint()
         self._clock = clock
+        self._families = families
+        self._devices = Devices()
+        self._revoked: dict[str, int] = {}
 
     def install(self, app: FastAPI) -> None:
         app.add_api_route("/.well-known/openid-configuration", self.discovery, methods=["GET"])
         app.add_api_route("/jwks.json", self.jwks, methods=["GET"])
         app.add_api_route("/token", self.token, methods=["POST"], response_model=None)
-        app.add_api_route("/userinfo", self.userinfo, methods=["GET"], response_model=None)
+        app.add_api_route("/userinfo", self.userinfo, methods=["GET", "POST"], response_model=None)
         app.add_api_route("/introspect", self.introspect, methods=["POST"], response_model=None)
+        app.add_api_route("/revoke", self.revoke, methods=["POST"], response_model=None)
+        dev_sign_in.add_to(app, self._devices, self._url, self._clock)
         app.add_api_route("/demo/users", self.users, methods=["GET"])
         app.add_api_route("/demo/token", self.demo_token, methods=["POST"], response_model=None)
 
@@ -135,10 +137,12 @@ class _Issuer:
         return {
             "issuer": self._url, "jwks_uri": f"{base}/jwks.json", "token_endpoint": f"{base}/token",
             "userinfo_endpoint": f"{base}/userinfo", "introspection_endpoint": f"{base}/introspect",
-            "grant_types_supported": ["client_credentials", DEMO_GRANT], "response_types_supported": [],
+            "revocation_endpoint": f"{base}/revoke", "device_authorization_endpoint": f"{base}/device_authorization",
+            "grant_types_supported": ["client_credentials", "refresh_token", DEVICE_GRANT, DEMO_GRANT],
+            "response_types_supported": [],
             "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"],
-            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
-            "scopes_supported": ["entitlements"], "claims_supported": ["sub", "name", "entitlements"],
+            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
+            "scopes_supported": list(SCOPES), "claims_supported": ["sub", "name", "entitlements"],
         }  # fmt: skip
 
     async def jwks(self) -> dict[str, Any]:
@@ -149,29 +153,58 @@ class _Issuer:
         """Who is behind one of its tokens (OpenID Connect Core 5.3)."""
         user = self._behind(request.headers.get("authorization", "").removeprefix("Bearer "))
         if user is None:
-            return JSONResponse({"error": "invalid_token"}, status_code=401, headers=_NO_STORE)
-        return JSONResponse(dev_tokens.userinfo(user), headers=_NO_STORE)
+            challenge = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+            return JSONResponse({"error": "invalid_token"}, status_code=401, headers=NO_STORE | challenge)
+        return JSONResponse(dev_tokens.userinfo(user), headers=NO_STORE)
 
     async def introspect(self, request: Request) -> Response:
-        """Whether one of its tokens is good, and whose it is (RFC 7662)."""
+        """Whether one of its tokens is good, and whose it is (RFC 7662). Its service account may ask."""
+        form = await form_of(request)
         try:
-            form = await _form(request)
-            self._check_client(form, request.headers)
+            self._check_secret(form, request.headers)
         except oauth.OAuth2Error as error:
-            return JSONResponse(dict(error.get_body()), status_code=error.status_code, headers=_NO_STORE)
-        user = self._behind(form.get("token", ""))
+            return oauth_refusal(error)
+        token = form.get("token", "")
+        user = self._behind(token) or user_named(self._families.user_of(token) or "")
         said = {"active": False} if user is None else {"active": True, "iss": self._url, **dev_tokens.userinfo(user)}
-        return JSONResponse(said, headers=_NO_STORE)
+        return JSONResponse(said, headers=NO_STORE)
+
+    async def revoke(self, request: Request) -> Response:
+        """End a token (RFC 7009): a refresh token with its whole sign-in; an access token here, not where it was sent.
+
+        A token that is none of ours is as ended as it can be: 200.
+        """
+        form = await form_of(request)
+        try:
+            client = self._client(form, request.headers)
+        except oauth.OAuth2Error as error:
+            return oauth_refusal(error)
+        token = form.get("token", "")
+        self._families.revoke(token, client)
+        claims = self._claims_in(token)
+        if claims is not None:
+            now = self._clock().timestamp()
+            self._revoked = {jti: exp for jti, exp in self._revoked.items() if exp > now} | {
+                claims["jti"]: claims["exp"]
+            }
+        return Response(status_code=200, headers=NO_STORE)
 
     def _behind(self, token: str) -> DemoUser | None:
-        """The user of a token that this issuer has signed and that has not expired."""
+        """The user of an access token that this issuer has signed, that has not expired and is not revoked."""
+        claims = self._claims_in(token)
+        if claims is None or claims["jti"] in self._revoked:
+            return None
+        if "sid" in claims and not self._families.lives(claims["sid"]):
+            return None
+        return next((user for user in (*DEMO_USERS, SERVICE_ACCOUNT) if user.user == claims["sub"]), None)
+
+    def _claims_in(self, token: str) -> dict[str, Any] | None:
+        """The claims of an access token that this issuer has signed and that has not expired."""
         try:
-            claims = orjson.loads(jws.deserialize_compact(token, self._key, registry=_REGISTRY).payload)
+            claims: dict[str, Any] = orjson.loads(jws.deserialize_compact(token, self._key, registry=_REGISTRY).payload)
         except (JoseError, ValueError):
             return None
-        expired = claims["exp"] <= self._clock().timestamp()
-        known = (*DEMO_USERS, SERVICE_ACCOUNT)
-        return None if expired else next((user for user in known if user.user == claims["sub"]), None)
+        return claims if claims["exp"] > self._clock().timestamp() else None
 
     async def users(self) -> dict[str, Any]:
         """Who can be."""
@@ -179,79 +212,99 @@ class _Issuer:
 
     async def demo_token(self, request: Request) -> Response:
         """`user=alice` -> a token. The short way for the command line client and for curl."""
-        name = (await _form(request)).get("user", "")
-        user = _user(name)
+        form = await form_of(request)
+        name = form.get("user", "")
+        user = user_named(name)
         if user is None:
             known = ", ".join(each.user for each in DEMO_USERS)
             raise NotFound(f"there is no demo user {name[:40]!r}; send `user=` one of: {known}")
-        return JSONResponse(self._answer(user, "serai-cli"), headers=_NO_STORE)
+        return JSONResponse(self._answer(user, CLI, _scopes(form)), headers=NO_STORE)
 
     async def token(self, request: Request) -> Response:
-        """The token endpoint: `client_credentials` for the service account, and the demo grant."""
+        """The token endpoint: device codes, refresh tokens, `client_credentials` of the service account, demo users."""
+        form = await form_of(request)
         try:
-            form = await _form(request)
-            user, client = self._granted(form, request.headers)
+            return JSONResponse(self._granted(form, request.headers), headers=NO_STORE)
         except oauth.OAuth2Error as error:
-            headers = {**dict(error.get_headers()), **_NO_STORE}
-            return JSONResponse(dict(error.get_body()), status_code=error.status_code, headers=headers)
-        return JSONResponse(self._answer(user, client), headers=_NO_STORE)
+            return oauth_refusal(error)
 
-    def _granted(self, form: Mapping[str, str], headers: Mapping[str, str]) -> tuple[DemoUser, str]:
-        kind = form.get("grant_type")
-        if kind == "client_credentials":
-            self._check_client(form, headers)
-            return SERVICE_ACCOUNT, SERVICE_ACCOUNT.user
-        if kind == DEMO_GRANT:
-            user = _user(form.get("user", ""))
-            if user is None:
-                raise oauth.InvalidGrantError("there is no such demo user")
-            return user, "serai-cli"
-        raise oauth.UnsupportedGrantTypeError(str(kind)[:80]) if kind else oauth.InvalidRequestError(
-            "grant_type is missing"
-        )  # fmt: skip
+    def _granted(self, form: Mapping[str, str], headers: Mapping[str, str]) -> dict[str, Any]:
+        match form.get("grant_type"):
+            case "client_credentials":
+                self._check_secret(form, headers)
+                return self._answer(SERVICE_ACCOUNT, SERVICE_ACCOUNT.user)
+            case "refresh_token":
+                return self._refreshed(form.get("refresh_token", ""), self._client(form, headers))
+            case kind if kind == DEVICE_GRANT:
+                return self._signed_in(form.get("device_code", ""), self._client(form, headers))
+            case kind if kind == DEMO_GRANT:
+                user = user_named(form.get("user", ""))
+                if user is None:
+                    raise oauth.InvalidGrantError("there is no such demo user")
+                return self._answer(user, CLI, _scopes(form))
+            case None | "":
+                raise oauth.InvalidRequestError("grant_type is missing")
+            case kind:
+                raise oauth.UnsupportedGrantTypeError(str(kind)[:80])
 
-    def _check_client(self, form: Mapping[str, str], headers: Mapping[str, str]) -> None:
+    def _refreshed(self, token: str, client: str) -> dict[str, Any]:
+        rotated = self._families.rotate(token, client, self._clock())
+        user = user_named(rotated[0].user) if rotated else None
+        if rotated is None or user is None:
+            raise oauth.InvalidGrantError("the refresh token is unknown, too old, or was used before")
+        family, further = rotated
+        return self._tokens(user, client, family.id) | {"refresh_token": further}
+
+    def _signed_in(self, device_code: str, client: str) -> dict[str, Any]:
+        outcome = self._devices.asked(device_code, client, self._clock())
+        if isinstance(outcome, Allowed):
+            user = user_named(outcome.user)
+            assert user is not None, "only demo users are offered"
+            return self._answer(user, client, outcome.scopes)
+        raise oauth.OAuth2Error(error=outcome)
+
+    def _client(self, form: Mapping[str, str], headers: Mapping[str, str]) -> str:
+        """Who asks: the public client by its name alone, the service account by its secret. Raises OAuth2Error."""
+        if form.get("client_id") == CLI and not headers.get("authorization"):
+            return CLI
+        self._check_secret(form, headers)
+        return SERVICE_ACCOUNT.user
+
+    def _check_secret(self, form: Mapping[str, str], headers: Mapping[str, str]) -> None:
         client, secret = extract_basic_authorization({"Authorization": headers.get("authorization")})
         client, secret = client or form.get("client_id", ""), secret or form.get("client_secret", "")
         right = hmac.compare_digest(secret.encode(), self._secret.get_secret_value().encode())
         if client != SERVICE_ACCOUNT.user or not right:
             raise oauth.InvalidClientError("unknown client or wrong secret")
 
-    def _answer(self, user: DemoUser, client: str) -> dict[str, Any]:
+    def _answer(self, user: DemoUser, client: str, scopes: frozenset[str] = frozenset()) -> dict[str, Any]:
+        """Tokens; with a refresh token when `offline_access` was asked for."""
+        if OFFLINE not in scopes:
+            return self._tokens(user, client, None)
+        family, refresh = self._families.begin(user.user, client, self._clock())
+        return self._tokens(user, client, family.id) | {"refresh_token": refresh}
+
+    def _tokens(self, user: DemoUser, client: str, sign_in: str | None) -> dict[str, Any]:
         kind = dev_tokens.header_type(self._mode)
-        token = sign_access_token(self._key, self._kid, self._claims(user, client), kind)
+        token = sign_access_token(self._key, self._kid, self._claims(user, client, sign_in), kind)
         return {"access_token": token, "token_type": "Bearer", "expires_in": self._life_s, "user": user.user}
 
-    def _claims(self, user: DemoUser, client: str) -> dict[str, Any]:
+    def _claims(self, user: DemoUser, client: str, sign_in: str | None) -> dict[str, Any]:
         now = int(self._clock().timestamp())
         return {
             "iss": self._url, "iat": now, "exp": now + self._life_s, "jti": uuid6.uuid7().hex,
-            **dev_tokens.access_claims(self._mode, user, client),
+            **dev_tokens.access_claims(self._mode, user, client), **({"sid": sign_in} if sign_in else {}),
         }  # fmt: skip
+
+
+def _scopes(form: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(form.get("scope", "").split())
 
 
 def sign_access_token(key: ECKey, kid: str, claims: Mapping[str, Any], kind: str = "at+jwt") -> str:
     """A JWS; of type `at+jwt` (RFC 9068) unless another family's is wanted."""
     header = {"alg": "ES256", "typ": kind, "kid": kid}
     return jws.serialize_compact(header, orjson.dumps(claims), key, registry=_REGISTRY)
-
-
-def _user(name: str) -> DemoUser | None:
-    return next((user for user in DEMO_USERS if user.user == name), None)
-
-
-async def _form(request: Request) -> dict[str, str]:
-    """An urlencoded form of at most 8 kB and 20 fields, none of them twice. Raises Refused."""
-    body = await request.body()
-    if len(body) > 8_192:
-        raise Refused("the form is larger than 8 kB", code="too_large")
-    try:
-        pairs = parse_qsl(body.decode("utf-8", errors="replace"), keep_blank_values=True, max_num_fields=20)
-    except ValueError as error:
-        raise Refused("the form has more than 20 fields", code="invalid_request") from error
-    if len(dict(pairs)) != len(pairs):
-        raise Refused("a field stands there twice", code="invalid_request")
-    return dict(pairs)
 
 
 async def demo_token(issuer: str, user: str, *, transport: httpx.AsyncBaseTransport | None = None) -> str:

@@ -11,6 +11,8 @@ from services.auth.permissions import PlatformRole, Role
 
 Mode = Literal["rfc9068", "keycloak", "egi", "wlcg"]
 
+CLI: Final = "serai-cli"
+"""The public client of the command line."""
 ASSURANCE: Final = ("https://refeds.org/assurance/IAP/low", "https://refeds.org/assurance/IAP/medium")
 ROLE_FORMAT: Final = "access:{vo}:{role}"
 _VOPERSON_DOMAIN: Final = "dev.serai.example"
@@ -69,7 +71,7 @@ def trusted_as(url: str, mode: Mode = "rfc9068") -> Issuer:
             return Issuer(audiences=(AUDIENCE,), role_format=ROLE_FORMAT, vos=(CLIMATE, BIO), **common)
         case "egi":
             return Issuer(
-                accept_shared_audience=True, clients=("serai-cli", "demo-workflow"), speakers=speakers,
+                accept_shared_audience=True, clients=(CLI, "demo-workflow"), speakers=speakers,
                 vos=(CLIMATE, BIO), platform_group=PLATFORM_GROUP, **common,
             )  # fmt: skip
         case "wlcg":

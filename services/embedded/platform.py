@@ -171,7 +171,9 @@ class _Parts:
             url=url, key_file=self.folder.path / "dev-issuer-key.json", token_life_s=self.settings.token_life_s
         )
         await self.serve(dev_issuer.assemble(issuer_settings, clock=system_clock).app, "issuer", port)
-        settings = self.told(AuthSettings, "auth", issuers=(dev_issuer.trusted_as(url),), dev_mode=True)
+        settings = self.told(
+            AuthSettings, "auth", issuers=(dev_issuer.trusted_as(url, issuer_settings.mode),), dev_mode=True
+        )
         auth = await auth_wiring.assemble(
             settings, store=await self.store("auth"), clock=system_clock, tracer=self.tracer("auth")
         )
@@ -201,12 +203,14 @@ class _Parts:
 
     async def gateway(self, issuer: str, auth: Service, scheduler: Service, monitor: Service) -> Service:
         named = NamedIssuer(
-            issuer=issuer, name="Development issuer (demo users)", demo_token_endpoint=f"{issuer}/demo/token"
-        )
+            issuer=issuer, name="Development issuer (demo users)", client_id=dev_issuer.CLI,
+            demo_token_endpoint=f"{issuer}/demo/token",
+        )  # fmt: skip
+        settings = self.told(GatewaySettings, "gateway")
         return await gateway_wiring.assemble(
-            self.told(GatewaySettings, "gateway"), store=await self.store("gateway"), bus=self.bus,
+            settings, store=await self.store("gateway"), bus=self.bus,
             auth=self.ask(auth), scheduler=self.ask(scheduler), monitor=self.ask(monitor), clock=system_clock,
-            tracer=self.tracer("gateway"), spans=self.spans.spans_of, issuers=(named,),
+            tracer=self.tracer("gateway"), spans=self.spans.spans_of, issuers=(named, *settings.issuers),
         )  # fmt: skip
 
     def told(self, kind: Callable[..., T], service: str, **given: Any) -> T:

@@ -12,7 +12,17 @@ class Issuer(BaseModel):
     issuer: str = Field(description="Issuer URL as in the tokens' `iss`; its discovery document lies under it.")
     name: str = Field(default="", description="Name for people.")
     client_id: str | None = Field(default=None, description="Public client that command-line tools may use.")
-    scopes: tuple[str, ...] = Field(default=("openid", "profile"), description="Scopes to ask for.")
+    scopes: tuple[str, ...] = Field(
+        default=("openid", "profile", "offline_access"),
+        description="Scopes to ask for; most issuers give refresh tokens for `offline_access` only.",
+    )
+    audience: str | None = Field(
+        default=None, description="Audience to ask for, where an issuer puts one into its tokens only when asked "
+        "(INDIGO IAM, WLCG, RFC 8707)."
+    )  # fmt: skip
+    join_url: str | None = Field(
+        default=None, description="Page where people ask for membership of a VO, e.g. of the VO's registry."
+    )
     demo_token_endpoint: str | None = Field(
         default=None, description="Only of a development issuer: where demo users get tokens without a browser."
     )

@@ -122,11 +122,12 @@ def _common(settings: LocalSettings, folder: DataFolder, addresses: Mapping[str,
 def _own(service: str, number: int, issuer: str) -> dict[str, str]:
     """What only this service is told."""
     if service == "auth":
-        trusted = dev_issuer.trusted_as(issuer).model_dump(mode="json")
+        trusted = dev_issuer.trusted_as(issuer, dev_issuer.DevIssuerSettings().mode).model_dump(mode="json")
         return {"SERAI_AUTH_ISSUERS": orjson.dumps([trusted]).decode(), "SERAI_AUTH_DEV_MODE": "true"}
     if service == "gateway":
         named = {
-            "issuer": issuer, "name": "Development issuer (demo users)", "demo_token_endpoint": f"{issuer}/demo/token",
+            "issuer": issuer, "name": "Development issuer (demo users)", "client_id": dev_issuer.CLI,
+            "demo_token_endpoint": f"{issuer}/demo/token",
         }  # fmt: skip
         return {"SERAI_GATEWAY_ISSUERS": orjson.dumps([named]).decode()}
     if service == "monitor":

@@ -68,5 +68,5 @@ def _failed(error: ClientError, here: session.Session) -> int:
         words = "\n".join(["serai: the request is not valid", *(f"  {f.pointer}: {f}" for f in error.errors)])
     if isinstance(error, Problem) and error.members.get("trace_id"):
         words += f"\n  trace: {error.members['trace_id']}"
-    screen.complain(words, outcomes.advice(error, here.url, token_given="SERAI_TOKEN" in here.environment))
+    screen.complain(words, outcomes.advice(error, here.url, token_from=here.token_from))
     return outcomes.of_error(error)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from serai import grids, keeping, settings
+from serai import grids, keeping
 from serai.cli import session, submitting
 from serai.cli.screen import Format, Screen
 from serai.cli.session import JobArgument, Output, examples
@@ -45,7 +45,7 @@ def jobs(
     here, labels = session.of(context), session.pairs(label, "--label")
     wanted = session.states(state, JOB_STATES)
     age_s = session.seconds(since)
-    after = (settings.now() - timedelta(seconds=age_s)).isoformat() if age_s else None
+    after = (here.pace.now() - timedelta(seconds=age_s)).isoformat() if age_s else None
 
     async def read(serai: Serai) -> list[Job]:
         found: list[Job] = []
@@ -61,7 +61,7 @@ def jobs(
     found = here.ask(read)
     screen = here.screen(output)
     if found or screen.json:
-        screen.data([each.raw for each in found], grids.jobs_grid(found, settings.now()))
+        screen.data([each.raw for each in found], grids.jobs_grid(found, here.pace.now()))
     else:
         filtered = bool(wanted or site or labels or since or vo)
         screen.say("no such job" if filtered else "no job yet; hand one in: `serai run -- echo hello`")
@@ -75,7 +75,7 @@ def job(context: typer.Context, job: JobArgument, output: Output = Format.TABLE)
         screen.document(found.raw)
         return
     screen.line(sentence(found))
-    now = settings.now()
+    now = here.pace.now()
     pairs = {
         "id": found.id, "name": found.name, "vo": found.vo, "owner": found.owner,
         "handed in": grids.when(found.created_at, now), "ended": grids.when(found.finished_at, now),

@@ -14,7 +14,11 @@ from serai.cli.screen import Format, Screen
 from serai.client import Serai
 from serai.errors import Problem
 from serai.settings import Settings
-from serai.wire import Pace
+from serai.signin import bearers
+from serai.signin.issuers import Issuer, issuers_of
+from serai.signin.logins import Logins
+from serai.signin.renewing import KeptLogin
+from serai.wire import Bearer, Pace
 
 T = TypeVar("T")
 
@@ -35,7 +39,8 @@ class Session:
     def __init__(
         self, environment: Mapping[str, str], transport: httpx2.AsyncBaseTransport | None, pace: Pace | None = None
     ) -> None:
-        self.pace = pace
+        self.pace = pace or Pace()
+        self.token_from = ""
         self.environment = environment
         self.transport = transport
         self.asked_url: str | None = None
@@ -52,13 +57,35 @@ class Session:
     def screen(self, form: Format) -> Screen:
         return Screen(form, self.environment)
 
+    def logins(self) -> Logins:
+        """The sign-ins that are kept. Raises BadSettings."""
+        chosen = self.settings()
+        return Logins(chosen.folder, keyring=chosen.keyring)
+
+    def bearer(self, url: str) -> Bearer | None:
+        """Where this command's tokens come from; `token_from` says it in a word. Raises BadSettings."""
+        logins = self.logins()
+        source = bearers.given(self.environment, url)
+        if source is None and logins.of(url) is not None:
+            source = KeptLogin(logins, url, self.pace, self.transport), ""
+        if source is None:
+            source = bearers.found(self.environment, url, lambda: self.issuers(url))
+        bearer, self.token_from = source or (None, "")
+        return bearer
+
+    async def issuers(self, url: str) -> list[Issuer]:
+        """The issuers that the gateway names."""
+        async with Serai(url, transport=self.transport, pace=self.pace) as serai:
+            return issuers_of(await serai.root())
+
     def ask(self, question: Callable[[Serai], Awaitable[T]]) -> T:
         """The answer of one conversation with the gateway; Ctrl-C cancels it and closes the connection."""
         chosen, screen = self.settings(), self.screen(Format.TABLE)
+        bearer = self.bearer(chosen.url)
 
         async def conversation() -> T:
             async with Serai(
-                chosen.url, chosen.token, transport=self.transport, pace=self.pace,
+                chosen.url, bearer, transport=self.transport, pace=self.pace,
                 on_break=lambda words: screen.say(words, "yellow"),
             ) as serai:  # fmt: skip
                 return await question(serai)

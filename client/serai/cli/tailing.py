@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from serai import grids, outcomes, settings
+from serai import grids, outcomes
 from serai.cli.screen import Screen
 from serai.cli.session import Session
 from serai.client import LogStream, Serai
@@ -39,7 +39,7 @@ def wait_for(here: Session, screen: Screen, job_ids: Sequence[str], timeout_s: f
     except KeyboardInterrupt:
         detached(screen, job_ids)
         return Exit.INTERRUPTED
-    screen.data([job.raw for job in jobs], grids.jobs_grid(jobs, settings.now()))
+    screen.data([job.raw for job in jobs], grids.jobs_grid(jobs, here.pace.now()))
     return outcomes.of_jobs(jobs)
 
 

@@ -1,6 +1,7 @@
 """A client against a scripted gateway, with time that does not pass."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import httpx2
 
@@ -12,8 +13,11 @@ from tests.unit.client.fake_gateway import TOKEN, FakeGateway
 URL = "http://gateway.example"
 
 
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
 class Time:
-    """A clock that only sleeping moves; remembers each pause."""
+    """A clock that only sleeping moves; remembers each pause. `day()` is the time of day, noon at the start."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -21,6 +25,9 @@ class Time:
 
     def __call__(self) -> float:
         return self.now
+
+    def day(self) -> datetime:
+        return NOON + timedelta(seconds=self.now)
 
     async def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -30,7 +37,7 @@ class Time:
 
 def a_pace(time: Time, patience: Patience | None = None) -> Pace:
     patience = patience or Patience(attempts=4, total_s=30, base_s=1, cap_s=4)
-    return Pace(patience, time.sleep, time, lambda: 1.0, held=patience)
+    return Pace(patience, time.sleep, time, lambda: 1.0, held=patience, now=time.day)
 
 
 def a_client(gateway: FakeGateway, time: Time | None = None, token: str | None = TOKEN) -> Serai:

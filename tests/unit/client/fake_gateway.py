@@ -17,6 +17,7 @@ from starlette.routing import Route
 TOKEN = "token-of-alice"
 VO = "vo.climate.example"
 Json = dict[str, Any]
+DEMO_ISSUER = {"issuer": "http://127.0.0.1:8081", "name": "demo", "demo_token_endpoint": "/demo/token"}
 
 
 def job_id(number: int) -> str:
@@ -91,6 +92,8 @@ class FakeGateway:
     refusals: dict[str, Response] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     page: int = 100
+    memberships: list[Json] = field(default_factory=lambda: [{"vo": VO, "role": "manager", "verbs": ["job.submit"]}])
+    issuers: list[Json] = field(default_factory=lambda: [dict(DEMO_ISSUER)])
 
     @property
     def app(self) -> Starlette:
@@ -126,16 +129,18 @@ class FakeGateway:
             if self.first:
                 return self.first.pop(0)
             is_open = request.url.path == "/v1" or request.url.path.startswith(("/demo", "/v1/schema"))
-            if not is_open and request.headers.get("authorization") != f"Bearer {TOKEN}":
+            if not is_open and not self.accepts(request.headers.get("authorization")):
                 return problem(401, "unauthenticated", "no valid access token")
             answer: Response = await endpoint(request)
             return answer
 
         return handle
 
+    def accepts(self, authorization: str | None) -> bool:
+        return authorization == f"Bearer {TOKEN}"
+
     async def root(self, request: Request) -> Response:
-        issuer = {"issuer": "http://127.0.0.1:8081", "name": "demo", "demo_token_endpoint": "/demo/token"}
-        return JSONResponse({"name": "serai", "version": "1.0", "issuers": [issuer]})
+        return JSONResponse({"name": "serai", "version": "1.0", "issuers": self.issuers})
 
     async def users(self, request: Request) -> Response:
         return JSONResponse({"users": [{"user": "alice", "about": "manager"}, {"user": "bob", "about": "member"}]})
@@ -145,8 +150,7 @@ class FakeGateway:
 
     async def whoami(self, request: Request) -> Response:
         principal = {"issuer": "http://issuer", "subject": "alice", "name": "Alice"}
-        memberships = [{"vo": VO, "role": "manager", "verbs": ["job.submit"]}]
-        return JSONResponse({"principal": principal, "memberships": memberships, "platform_roles": []})
+        return JSONResponse({"principal": principal, "memberships": self.memberships, "platform_roles": []})
 
     async def schema(self, request: Request) -> Response:
         return JSONResponse({"title": "Serai job file"})

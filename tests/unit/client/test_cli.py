@@ -30,7 +30,10 @@ def serai(gateway: FakeGateway, tmp_path: Path, capfdbinary: pytest.CaptureFixtu
     def run(
         *args: str, token: str | None = TOKEN, transport: httpx2.AsyncBaseTransport | None = None
     ) -> tuple[int, str, str]:
-        environment = {"SERAI_CONFIG_DIR": str(tmp_path / "config"), "SERAI_URL": "http://127.0.0.1:8080"}
+        environment = {
+            "SERAI_CONFIG_DIR": str(tmp_path / "config"), "SERAI_URL": "http://127.0.0.1:8080", "SERAI_KEYRING": "off",
+            "TMPDIR": str(tmp_path),
+        }  # fmt: skip
         if token:
             environment["SERAI_TOKEN"] = token
         code = cli.main(args, environment, transport or httpx2.ASGITransport(gateway.app), a_pace(Time()))
@@ -372,8 +375,8 @@ def test_login_where_only_a_real_issuer_is_trusted_says_what_to_do(gateway: Fake
 
 # -- help ---------------------------------------------------------------------------------------------------------
 
-COMMANDS = ["login", "whoami", "submit", "run", "jobs", "job", "timeline", "why", "logs", "outputs", "events", "wait",
-            "cancel", "sites", "trace", "schema"]  # fmt: skip
+COMMANDS = ["login", "logout", "whoami", "submit", "run", "jobs", "job", "timeline", "why", "logs", "outputs", "events",
+            "wait", "cancel", "sites", "trace", "schema"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
