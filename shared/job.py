@@ -4,15 +4,32 @@ Units are fixed here: seconds, MiB, cores. People's units (`2h`, `512MiB`) are r
 """
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from shared.contracts import images
+
 VO_PATTERN = r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?$"
 SITE_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
 ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
-RESERVED_ENV_PREFIXES = ("NOMAD_", "SERAI_")
+RESERVED_ENV_PREFIXES = ("NOMAD_", "SERAI_", "DOCKER_")
+RESERVED_ENV_NAMES = (
+    "VAULT_TOKEN", "CONSUL_TOKEN", "CONSUL_HTTP_TOKEN", "LD_PRELOAD", "LD_AUDIT", "NVIDIA_VISIBLE_DEVICES",
+)  # fmt: skip
+"""Credentials that a site may give to a task, what is loaded into every process of it, and which GPUs it sees."""
+MOST_ENV_BYTES = 131_072
+"""Of all names and values together: Linux hands a process arguments and environment in one bounded piece."""
+
+RESERVED_ENV_WORDS = (
+    f"is reserved: {', '.join(RESERVED_ENV_NAMES)} and names beginning {', '.join(RESERVED_ENV_PREFIXES)} are set by "
+    "the platform and its sites"
+)
+HEALTH_PATTERN = r"^/([^/\\\s]\S*)?$"
+"""A path at the job itself. With a second slash it would name a host, for those who join it to an address (RFC 3986,
+section 4.2)."""
 
 VoName = Annotated[str, StringConstraints(pattern=VO_PATTERN)]
 SiteName = Annotated[str, StringConstraints(pattern=SITE_PATTERN)]
@@ -157,7 +174,7 @@ class Endpoint(Value):
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     protocol: Literal["http", "https", "tcp"] = "http"
-    health_path: Annotated[str, StringConstraints(pattern=r"^/[^\s]*$", max_length=255)] | None = None
+    health_path: Annotated[str, StringConstraints(pattern=HEALTH_PATTERN, max_length=255)] | None = None
     access: Literal["private", "vo", "public"] = "private"
 
 
@@ -198,9 +215,18 @@ class JobSpec(Value):
         for name in env:
             if not ENV_NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is not a name for an environment variable (letters, digits, _)")
-            if name.startswith(RESERVED_ENV_PREFIXES):
-                raise ValueError(f"{name!r} is reserved: names beginning NOMAD_ or SERAI_ are set by the platform")
+            if is_reserved_env(name):
+                raise ValueError(f"{name!r} {RESERVED_ENV_WORDS}")
+        if env_bytes(env) > MOST_ENV_BYTES:
+            raise ValueError(f"'env' has more than {MOST_ENV_BYTES} bytes in all; put long texts into 'files'")
         return env
+
+    @field_validator("image")
+    @classmethod
+    def _reference(cls, image: str | None) -> str | None:
+        if image is not None and images.parse(image) is None:
+            raise ValueError(f"{image!r} is not an image reference: write registry/repository:tag or ...@sha256:digest")
+        return image
 
     @field_validator("labels")
     @classmethod
@@ -222,6 +248,16 @@ class JobSpec(Value):
         _unique("outputs", [output.name for output in self.outputs])
         _unique("endpoints", [endpoint.name for endpoint in self.endpoints])
         return self
+
+
+def is_reserved_env(name: str) -> bool:
+    """Whether a variable of this name is for the platform or a site to set."""
+    return name in RESERVED_ENV_NAMES or name.startswith(RESERVED_ENV_PREFIXES)
+
+
+def env_bytes(env: Mapping[str, str]) -> int:
+    """What an environment takes: names and values in UTF-8."""
+    return sum(len(name.encode()) + len(value.encode(errors="replace")) for name, value in env.items())
 
 
 def _unique(what: str, names: list[str]) -> None:

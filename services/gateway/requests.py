@@ -24,19 +24,31 @@ from pydantic.config import JsonDict
 from services.gateway import input_errors, units
 from services.gateway.input_errors import InputError
 from shared.errors import Refused
-from shared.job import RESERVED_ENV_PREFIXES, JobSpec
+from shared.job import (
+    HEALTH_PATTERN,
+    MOST_ENV_BYTES,
+    RESERVED_ENV_NAMES,
+    RESERVED_ENV_PREFIXES,
+    RESERVED_ENV_WORDS,
+    JobSpec,
+    env_bytes,
+    is_reserved_env,
+)
 
 M = TypeVar("M", bound=BaseModel)
 
 BEYOND_SCHEMA: Final = (
     "names in 'files', 'outputs' and 'endpoints' are given once",
+    "'image' is a reference, `registry/repository:tag` or `...@sha256:digest`, in lower case up to the tag",
+    f"'env' has at most {MOST_ENV_BYTES} bytes in all",
     "the value of a size or duration written with units lies within the bounds given for plain numbers",
 )
 """What the API checks and the JSON Schema cannot express."""
 
 _NO_NUL: Final = r"^[^\x00]*$"
 _PATH: Final = r"^(?!/)(?!.*//)(?!.*/$)(?!(.*/)?\.\.(/|$))[^\x00\n]+$"
-_ENV_NAME: Final = r"^(?!NOMAD_|SERAI_)[A-Za-z_][A-Za-z0-9_]{0,127}$"
+_RESERVED: Final = "|".join((*RESERVED_ENV_PREFIXES, *(f"{name}$" for name in RESERVED_ENV_NAMES)))
+_ENV_NAME: Final = rf"^(?!{_RESERVED})[A-Za-z_][A-Za-z0-9_]{{0,127}}$"
 _LABEL_NAME: Final = r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$"
 _VO: Final = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,253}[A-Za-z0-9])?$"
 _SITE: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
@@ -54,8 +66,8 @@ def _inside_task(path: str) -> str:
 
 
 def _env_name(name: str) -> str:
-    if name.startswith(RESERVED_ENV_PREFIXES):
-        raise ValueError(f"{name[:80]!r} is reserved: names beginning NOMAD_ or SERAI_ are set by the platform")
+    if is_reserved_env(name):
+        raise ValueError(f"{name[:80]!r} {RESERVED_ENV_WORDS}")
     if not re.fullmatch(_ENV_NAME, name):
         raise ValueError(f"{name[:80]!r} is not a name for an environment variable (letters, digits, _)")
     return name
@@ -183,7 +195,7 @@ class EndpointInput(Input):
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
     port: Annotated[int, Field(ge=0, le=65_535), Whole] = Field(default=0, description="0 = the site chooses.")
     protocol: Literal["http", "https", "tcp"] = "http"
-    health_path: Annotated[str, StringConstraints(pattern=r"^/\S*$", max_length=255)] | None = None
+    health_path: Annotated[str, StringConstraints(pattern=HEALTH_PATTERN, max_length=255)] | None = None
     access: Literal["private", "vo", "public"] = "private"
 
 
@@ -300,9 +312,17 @@ def _rule_errors(job: Mapping[str, Any]) -> list[InputError]:
     if job.get("endpoints") and job.get("kind") != "service":
         hint = "set 'kind: service', or leave 'endpoints' out"
         errors.append(InputError("/endpoints", "only a service has endpoints", hint))
+    if env_bytes(_texts(job.get("env"))) > MOST_ENV_BYTES:
+        errors.append(InputError("/env", f"more than {MOST_ENV_BYTES} bytes in all", "put long texts into 'files'"))
     for what, name in (("files", "path"), ("outputs", "name"), ("endpoints", "name")):
         errors.extend(_doubled(what, name, job.get(what)))
     return errors
+
+
+def _texts(env: object) -> dict[str, str]:
+    """The variables that are texts; others are told of by the model."""
+    given = env.items() if isinstance(env, Mapping) else ()
+    return {name: value for name, value in given if isinstance(name, str) and isinstance(value, str)}
 
 
 def _doubled(what: str, name: str, items: object) -> list[InputError]:

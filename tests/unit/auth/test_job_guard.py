@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from shared.adapters.nomad.specification import job_of
 from shared.contracts import commands
-from shared.job import JobSpec
+from shared.job import MOST_ENV_BYTES, Endpoint, InputFile, JobSpec, OutputFile
 from tests.builders import a_spec
+from tests.unit.nomad.builders import a_cluster, an_order
 
 pytestmark = pytest.mark.fast
 GOOD: dict[str, Any] = {"name": "x", "vo": "vo.climate.example", "command": ["true"]}
@@ -101,6 +103,12 @@ def test_a4_no_object_of_a_job_or_command_takes_what_it_does_not_know(model: Any
         "NOMAD_ALLOC_ID",
         "SERAI_JOB_ID",
         "SERAI_",
+        "VAULT_TOKEN",
+        "CONSUL_HTTP_TOKEN",
+        "LD_PRELOAD",
+        "NVIDIA_VISIBLE_DEVICES",
+        "DOCKER_HOST",
+        "DOCKER_TLS_VERIFY",
         "A=B",
         "A\0",
         "",
@@ -115,6 +123,66 @@ def test_a4_no_object_of_a_job_or_command_takes_what_it_does_not_know(model: Any
 def test_j10_reserved_and_malformed_names_of_the_environment(name: str) -> None:
     with pytest.raises(ValidationError):
         a_spec(env={name: "x"})
+
+
+def test_j10_names_that_only_look_like_reserved_ones_are_free() -> None:
+    env = {
+        "LD_LIBRARY_PATH": "x",
+        "VAULT_TOKEN_FILE": "x",
+        "CUDA_VISIBLE_DEVICES": "0",
+        "MY_DOCKER_": "x",
+        "NOMAD": "x",
+    }
+    assert a_spec(env=env).env == env
+
+
+def test_j10_the_sum_of_an_environment_is_bounded_in_bytes() -> None:
+    four = {f"A{number}": "x" * 32_766 for number in range(4)}
+    assert sum(len(name) + len(value) for name, value in four.items()) == MOST_ENV_BYTES
+    a_spec(env=four)
+    for over in (four | {"B": ""}, {f"A{number}": "é" * 16_384 for number in range(4)}):
+        with pytest.raises(ValidationError, match="131072 bytes in all"):
+            a_spec(env=over)
+
+
+@pytest.mark.parametrize(
+    "path", ["//metadata.internal/", "/\\metadata.internal/", "http://x/", "x", "/a b", "/a\nb", ""]
+)
+def test_s1_a_health_path_cannot_name_another_host(path: str) -> None:
+    with pytest.raises(ValidationError):
+        a_spec(kind="service", endpoints=[{"name": "web", "health_path": path}])
+
+
+def test_s1_s2_s3_s5_nothing_in_a_job_is_an_address_that_somebody_would_fetch() -> None:
+    """No field of a job takes an address: inputs are texts that come along, images are references of their own kind.
+
+    Whoever adds a field must say here what it is, and guard it, if it is an address.
+    """
+    assert set(JobSpec.model_fields) == {
+        "name", "vo", "kind", "command", "image", "env", "files", "outputs", "resources", "placement", "priority",
+        "max_runtime_s", "max_wait_s", "start_deadline_s", "on_lost", "retries", "labels", "metadata", "endpoints",
+    }  # fmt: skip
+    assert set(InputFile.model_fields) == {"path", "content", "executable"}
+    assert set(OutputFile.model_fields) == {"name", "path"}
+    assert set(Endpoint.model_fields) == {"name", "port", "protocol", "health_path", "access"}
+
+
+@pytest.mark.parametrize(
+    "image", ["http://x/y", "git::https://x/y", "file:///etc/passwd", "//x/y", "x/y?archive=zip", "a b"]
+)
+def test_s3_an_image_is_a_reference_and_no_address(image: str) -> None:
+    with pytest.raises(ValidationError):
+        a_spec(image=image)
+
+
+def test_j13_an_input_that_is_named_like_an_archive_is_a_text_like_any_other() -> None:
+    """Archives are not taken: nothing is ever unpacked, neither by the platform nor, told by it, by Nomad."""
+    content = "PK\x03\x04" + "\x00" * 1000
+    order = an_order(files=[{"path": f"a.{kind}", "content": content} for kind in ("zip", "tar.gz", "tar")])
+    [group] = job_of(order, a_cluster())["TaskGroups"]
+    [task] = group["Tasks"]
+    assert "Artifacts" not in task
+    assert [each["DestPath"].rsplit("/", 1)[-1] for each in task["Templates"]] == ["a.zip", "a.tar.gz", "a.tar"]
 
 
 def test_j10_an_environment_has_an_end() -> None:
