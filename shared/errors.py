@@ -42,6 +42,20 @@ class Unavailable(SeraiError):
         self.retry_after_s = retry_after_s
 
 
+class TooMany(Unavailable):
+    """Temporary, theirs: they ask more often than they may. Of the limit `name`, `amount` in `window_s` seconds, there
+    are `remaining` left."""
+
+    def __init__(
+        self, what: str, *, name: str, amount: int, window_s: int, remaining: int, retry_after_s: float
+    ) -> None:
+        super().__init__(what, code="too_many_requests", retry_after_s=retry_after_s)
+        self.name = name
+        self.amount = amount
+        self.window_s = window_s
+        self.remaining = remaining
+
+
 class OutcomeUnknown(Unavailable):
     """Temporary, and the call may have had its effect: read back before trying again."""
 

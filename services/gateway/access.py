@@ -9,16 +9,20 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from fastapi import Request
 
+from services.gateway.pacing import Pace
 from services.gateway.permissions import Sight, sight_of
 from shared.contracts.questions import Context, ContextRequest
 from shared.errors import Refused, Unavailable
 from shared.ports import Clock
 from shared.runtime.questions import Questions
 from shared.runtime.trust_watch import TrustWatch
+
+STANDING: Final = "serai.standing"
+"""Where in the ASGI scope stands how the caller stands with the limit that the request was paid from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,11 @@ class Caller:
     @property
     def issuer(self) -> str:
         return self.context.principal.issuer
+
+    @property
+    def bucket(self) -> tuple[str, str]:
+        """Whose requests are counted together."""
+        return self.sight.issuer, self.sight.subject
 
     @property
     def subject(self) -> str:
@@ -70,8 +79,9 @@ class CacheTimes:
 class Access:
     """Answers `who is this?`, at most one question at a time for each token."""
 
-    def __init__(self, auth: Questions, clock: Clock, times: CacheTimes, size: int) -> None:
+    def __init__(self, auth: Questions, clock: Clock, times: CacheTimes, size: int, pace: Pace) -> None:
         self._auth = auth
+        self._pace = pace
         self._clock = clock
         self._times = times
         self._size = size
@@ -81,14 +91,32 @@ class Access:
         self._trust = TrustWatch(auth, clock)
 
     async def caller(self, request: Request) -> Caller:
-        """The caller of a request. Raises Refused (`unauthenticated`, `token_expired`, `suspended`) or Unavailable.
+        """The caller of a request, which is paid for with this. Raises Refused (`unauthenticated`, `token_expired`,
+        `suspended`), Unavailable or TooMany.
 
         Two tokens in one request are a way to show one to a proxy and the other to us (RFC 6750, section 2).
         """
         headers = request.headers.getlist("authorization")
         if len(headers) > 1 or "access_token" in request.query_params:
             raise Refused("send exactly one access token, in one Authorization header", code="invalid_request")
-        return await self.verify(bearer(headers[0] if headers else ""))
+        token = bearer(headers[0] if headers else "")
+        caller = self.fresh(token) or await self._looked_up(request, token)
+        standing = self._pace.request(caller.bucket, request.method)
+        if standing is not None:
+            request.scope[STANDING] = standing
+        return caller
+
+    async def _looked_up(self, request: Request, token: str) -> Caller:
+        """The caller behind a token; an address that sent many bad ones has to wait, unless the token is known."""
+        if _digest(token) in self._known:
+            return await self.verify(token)
+        address = request.client.host if request.client else ""
+        self._pace.stranger(address)
+        try:
+            return await self.verify(token)
+        except Refused:
+            self._pace.refused(address)
+            raise
 
     def fresh(self, token: str) -> Caller | None:
         """The caller if that is known without asking, and so is that nothing was suspended in the last seconds."""

@@ -12,10 +12,12 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from services.gateway import store
-from services.gateway.access import Access
+from services.gateway.access import STANDING, Access
 from services.gateway.api import preferences
+from services.gateway.pacing import Pace
+from services.gateway.rates import Standing
 from shared.ports import Clock, Store
-from shared.runtime.http import methods_of
+from shared.runtime.http import methods_of, rate_headers
 from shared.runtime.telemetry import Tracer
 
 Scope = MutableMapping[str, Any]
@@ -31,11 +33,13 @@ class Front:
     """Wraps the application."""
 
     def __init__(
-        self, app: FastAPI, access: Access, store: Store, tracer: Tracer, clock: Clock, *, span_every: int
-    ) -> None:
+        self, app: FastAPI, access: Access, store: Store, pace: Pace, tracer: Tracer, clock: Clock, *,
+        span_every: int,
+    ) -> None:  # fmt: skip
         self._app = app
         self._access = access
         self._store = store
+        self._pace = pace
         self._tracer = tracer
         self._clock = clock
         self._span_every = span_every
@@ -52,8 +56,10 @@ class Front:
                 await self._head(scope, send)
             case "OPTIONS":
                 await self._options(scope, receive, send)
-            case _:
+            case "GET":
                 await self._app(scope, receive, send)
+            case _:
+                await self._app(scope, receive, _telling(scope, send))
 
     async def _hot(self, scope: Scope, send: Send) -> bool:
         """Answer a plain read of a job by a known caller; False = not answered, nothing sent."""
@@ -76,6 +82,8 @@ class Front:
         job_id = found[1]
         row = await self._store.read(lambda connection: store.hot_row(connection, job_id))
         if row is None or not caller.sight.sees(row.vo, row.owner_issuer, row.owner_subject):
+            return False
+        if not self._pace.read(caller.bucket):
             return False
         self._sampled(job_id)
         await _answer(send, row, unchanged=preferences.matches(if_none_match, row.version))
@@ -115,6 +123,22 @@ class Front:
         headers = [(b"allow", ", ".join(sorted(methods)).encode())]
         await send({"type": "http.response.start", "status": 204, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
+
+
+def _telling(scope: Scope, send: Send) -> Send:
+    """The answer to a change also says how its caller stands with the limit on changes."""
+
+    async def told(message: MutableMapping[str, Any]) -> None:
+        standing: Standing | None = scope.get(STANDING)
+        if standing is not None and message["type"] == "http.response.start":
+            names = {name for name, _ in message["headers"]}
+            limit = standing.limit
+            fields = rate_headers(limit.name, limit.amount, limit.window_s, standing.remaining, standing.full_s)
+            told = [(name.lower().encode(), value.encode()) for name, value in fields.items()]
+            message["headers"] = [*message["headers"], *(each for each in told if each[0] not in names)]
+        await send(message)
+
+    return told
 
 
 async def _answer(send: Send, row: store.HotRow, *, unchanged: bool) -> None:

@@ -1,7 +1,11 @@
 """Settings of the gateway, read once from `SERAI_GATEWAY_*`; frozen."""
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.gateway import rates
 
 
 class Issuer(BaseModel):
@@ -68,6 +72,21 @@ class GatewaySettings(BaseSettings):
         default=15, gt=0, le=60, description="Seconds between comments on a quiet event stream; proxies cut idle ones."
     )
     stream_limit: int = Field(default=500, ge=1, description="Open event and log streams; more get 503.")
+    rate_reads: str = Field(
+        default="300000/minute", description="Reads of one principal, as `100/second`; empty = no limit. All of it may "
+        "come at once; then it flows back evenly. More get 429. Each copy of the gateway counts for itself."
+    )  # fmt: skip
+    rate_changes: str = Field(
+        default="60000/minute", description="Changes of one principal: requests that are no reads, and each job of a "
+        "batch; as above."
+    )  # fmt: skip
+    rate_vo_jobs: str = Field(
+        default="120000/minute", description="Jobs handed in for one VO, by all of its members; as above."
+    )
+    rate_strangers: str = Field(
+        default="6000/minute", description="Requests without a good token from one address; as above. Behind a proxy "
+        "set SERAI_EDGE__TRUSTED_PROXIES, else all come from the proxy's."
+    )  # fmt: skip
     outbox_limit_s: float = Field(
         default=300, gt=0, description="Age in seconds of the oldest unsent command from which new work gets 503."
     )
@@ -88,3 +107,20 @@ class GatewaySettings(BaseSettings):
         default=100, ge=0, description="One span for every so many `GET /v1/jobs/{id}` (0 = none): a span costs more "
         "than the read itself."
     )  # fmt: skip
+
+    @field_validator("rate_reads", "rate_changes", "rate_vo_jobs", "rate_strangers")
+    @classmethod
+    def _are_rates(cls, told: str) -> str:
+        try:
+            rates.read_limit("", told)
+        except ValueError as error:
+            raise ValueError(f"{told!r} is no rate; write 100/second, 6000/minute, or nothing for no limit") from error
+        return told
+
+    @model_validator(mode="after")
+    def _a_batch_fits(self) -> Self:
+        for name in ("rate_changes", "rate_vo_jobs"):
+            limit = rates.read_limit(name, getattr(self, name))
+            if limit is not None and limit.amount < self.batch_limit:
+                raise ValueError(f"{name}: a batch of batch_limit ({self.batch_limit}) jobs would never be let in")
+        return self

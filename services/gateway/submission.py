@@ -5,6 +5,7 @@ Called by the routes that take jobs. Whatever fails before the commit leaves not
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,7 @@ from services.gateway.access import Caller
 from services.gateway.backlog import Backlog
 from services.gateway.granting import Granting
 from services.gateway.job_view import JobView
+from services.gateway.pacing import Pace
 from services.gateway.store import HotRow, NewJob
 from shared import ids
 from shared.contracts import codec
@@ -104,12 +106,13 @@ class Submission:
     """Takes jobs in, one or many at a time."""
 
     def __init__(
-        self, transactions: Transactions, granting: Granting, backlog: Backlog, clock: Clock,
+        self, transactions: Transactions, granting: Granting, backlog: Backlog, pace: Pace, clock: Clock,
         new_id: Callable[[], UUID],
     ) -> None:  # fmt: skip
         self._transactions = transactions
         self._granting = granting
         self._backlog = backlog
+        self._pace = pace
         self._clock = clock
         self._new_id = new_id
 
@@ -126,6 +129,7 @@ class Submission:
             return await self._as_it_is(before)
         caller.must_belong_to(spec.vo)
         await self._backlog.check()
+        self._pace.jobs(caller.bucket, {spec.vo: 1})
         job = ready(self._new_id(), caller, spec, self._clock())
         grant = granting.granted((await self._grants(caller, [job]))[0])
         answer, outgoing = str(job.command.job_id).encode(), [(job.row(), job.message(grant))]
@@ -139,6 +143,7 @@ class Submission:
             return _same_content(known, caller, job_id, spec)
         caller.must_belong_to(spec.vo)
         await self._backlog.check()
+        self._pace.jobs(caller.bucket, {spec.vo: 1})
         job = ready(job_id, caller, spec, self._clock())
         grant = granting.granted((await self._grants(caller, [job]))[0])
         outgoing = job.row(), job.message(grant)
@@ -148,6 +153,7 @@ class Submission:
     async def submit_all(self, caller: Caller, specs: Sequence[JobSpec]) -> list[tuple[Ready, GrantAnswer]]:
         """Make many jobs ready and ask for all their grants in one question."""
         await self._backlog.check()
+        self._pace.jobs(caller.bucket, Counter(spec.vo for spec in specs))
         jobs = []
         for index, spec in enumerate(specs):
             if index % _BREATH == _BREATH - 1:

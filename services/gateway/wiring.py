@@ -23,7 +23,9 @@ from services.gateway.commanding import Commanding
 from services.gateway.front import Front
 from services.gateway.granting import Granting
 from services.gateway.lookup import Lookup
+from services.gateway.pacing import Limits, Pace
 from services.gateway.projection import Holes, Janitor, Projection, Retention
+from services.gateway.rates import read_limit
 from services.gateway.settings import GatewaySettings, Issuer
 from services.gateway.sse import Streams
 from services.gateway.store import runtime
@@ -53,10 +55,11 @@ class Parts:
         self.transactions = Transactions(store, runtime, SOURCE, clock)
         self.relay = Relay(self.transactions, bus)
         times = CacheTimes(settings.context_cache_s, settings.stale_context_s, settings.refused_cache_s)
-        access = self.access = Access(auth, clock, times, settings.context_cache_size)
+        pace = Pace(_limits(settings), clock)
+        access = self.access = Access(auth, clock, times, settings.context_cache_size, pace)
         granting, lookup = Granting(auth), Lookup(store)
         backlog = Backlog(self.relay, clock, settings.outbox_limit_s)
-        submission = Submission(self.transactions, granting, backlog, clock, new_id)
+        submission = Submission(self.transactions, granting, backlog, pace, clock, new_id)
         commanding = Commanding(self.transactions, granting, lookup, self.changes, clock)
         streams = Streams(
             store, self.changes, access, clock, heartbeat_s=settings.heartbeat_s, limit=settings.stream_limit
@@ -76,7 +79,7 @@ class Parts:
             ],
             settings.public_url,
         )
-        self.front = Front(self.app, access, store, tracer, clock, span_every=settings.read_span_every)
+        self.front = Front(self.app, access, store, pace, tracer, clock, span_every=settings.read_span_every)
 
 
 async def assemble(
@@ -127,6 +130,14 @@ def _retention(settings: GatewaySettings) -> Retention:
     return Retention(
         settings.log_retention_s, settings.key_retention_s, settings.job_retention_s, settings.janitor_interval_s
     )
+
+
+def _limits(settings: GatewaySettings) -> Limits:
+    return Limits(
+        reads=read_limit("reads", settings.rate_reads), changes=read_limit("changes", settings.rate_changes),
+        vo_jobs=read_limit("vo-jobs", settings.rate_vo_jobs),
+        strangers=read_limit("strangers", settings.rate_strangers),
+    )  # fmt: skip
 
 
 def _store_check(store: Store) -> Any:

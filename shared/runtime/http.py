@@ -1,6 +1,7 @@
 """What every service's HTTP face has: problems for errors, health, and a door for other services only."""
 
 import hmac
+import math
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
-from shared.errors import Refused, SeraiError, Unavailable
+from shared.errors import Refused, SeraiError, TooMany, Unavailable
 from shared.runtime import logs, problems
 from shared.runtime.service import Service
 
@@ -45,13 +46,23 @@ def error_response(error: Exception, base: str = "") -> Response:
     code = problems.code_of(error)
     headers: dict[str, str] = {}
     if isinstance(error, Unavailable):
-        headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if isinstance(error, TooMany):
+        headers |= rate_headers(error.name, error.amount, error.window_s, error.remaining, error.retry_after_s)
     if problems.PROBLEMS[code].status == 401:
         headers["WWW-Authenticate"] = "Bearer" if code == "unauthenticated" else 'Bearer error="invalid_token"'
     if isinstance(error, SeraiError):
         return problem_response(code, error.what, base=base, headers=headers, **error.details)
     log.error("unexpected_error", error=repr(error), exc_info=error)
     return problem_response(code, "An unexpected error; the operators find it in the log.", base=base, headers=headers)
+
+
+def rate_headers(name: str, amount: int, window_s: int, remaining: int, reset_s: float) -> dict[str, str]:
+    """The fields of draft-ietf-httpapi-ratelimit-headers: the limit, and how one stands with it."""
+    return {
+        "RateLimit-Policy": f'"{name}";q={amount};w={window_s}',
+        "RateLimit": f'"{name}";r={remaining};t={math.ceil(reset_s)}',
+    }
 
 
 def install_problems(app: FastAPI, base: str = "") -> None:
