@@ -139,8 +139,13 @@ class Store(Protocol):
     async def read_long(self, body: Callable[[Connection], T]) -> T:
         """As `read`, for queries of more than a millisecond: never holds up the event loop."""
 
-    async def acquire_lease(self, name: str, holder: str, ttl_s: float, now: datetime) -> Lease | None:
-        """Take or renew a lease; None while somebody else's is good. The same holder renews with the same fence."""
+    async def acquire_lease(
+        self, name: str, holder: str, ttl_s: float, now: datetime, *, succeeds: str = ""
+    ) -> Lease | None:
+        """Take or renew a lease; None while somebody else's is good. The same holder renews with the same fence.
+
+        `succeeds` names a copy whose earlier life (`runtime.leases.holder_of`) is succeeded at once.
+        """
 
     async def release_lease(self, lease: Lease) -> None:
         """Give a lease back early; harmless when it is not ours any more."""

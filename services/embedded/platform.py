@@ -195,7 +195,7 @@ class _Parts:
 
     async def monitor(self, auth: Service, scheduler: Service) -> Service:
         return await monitor_wiring.assemble(
-            self.told(MonitorSettings, "monitor"), store=await self.store("monitor"), bus=self.bus,
+            self.told(MonitorSettings, "monitor", instance="embedded"), store=await self.store("monitor"), bus=self.bus,
             watches={name: self.around("watch", cluster.watch) for name, cluster in self.clusters.items()},
             sites=self.around("registry", self.registry), scheduler=self.ask(scheduler),
             verifier=self.verifier(auth), clock=system_clock, tracer=self.tracer("monitor"),

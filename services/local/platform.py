@@ -130,8 +130,8 @@ def _own(service: str, number: int, issuer: str) -> dict[str, str]:
             "demo_token_endpoint": f"{issuer}/demo/token",
         }  # fmt: skip
         return {"SERAI_GATEWAY_ISSUERS": orjson.dumps([named]).decode()}
-    if service == "monitor":
-        return {"SERAI_MONITOR_INSTANCE": f"monitor-{number}"}
+    if service in ("monitor", "scheduler"):
+        return {f"SERAI_{service.upper()}_INSTANCE": f"{service}-{number}"}
     return {}
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from shared.errors import Conflict, Unavailable
 from shared.ports import Clock, Lease, Store
 from shared.runtime import logs
-from shared.runtime.leases import check_lease
+from shared.runtime.leases import check_lease, holder_of
 
 LEASE = "monitor.watching"
 
@@ -20,10 +20,11 @@ log = logs.get("monitor.leadership")
 class Leadership:
     """Keeps the lease for as long as `run` runs."""
 
-    def __init__(self, store: Store, clock: Clock, *, holder: str, ttl_s: float) -> None:
+    def __init__(self, store: Store, clock: Clock, *, instance: str, ttl_s: float) -> None:
         self._store = store
         self._clock = clock
-        self._holder = holder
+        self._holder = holder_of(instance)
+        self._succeeds = instance
         self._ttl_s = ttl_s
         self._lease: Lease | None = None
         self._held = asyncio.Event()
@@ -32,10 +33,17 @@ class Leadership:
         """Take the lease when it is free, and renew it in time; for ever. Raises Unavailable with the store."""
         try:
             while True:
-                self._note(await self._store.acquire_lease(LEASE, self._holder, self._ttl_s, self._clock()))
+                self._note(await self._acquire())
                 await asyncio.sleep(self._ttl_s / 3)
         finally:
             self._note(None)
+
+    async def _acquire(self) -> Lease | None:
+        """The first time also from an earlier life of this copy; later, one of the same name is another copy."""
+        now, succeeds = self._clock(), self._succeeds
+        lease = await self._store.acquire_lease(LEASE, self._holder, self._ttl_s, now, succeeds=succeeds)
+        self._succeeds = ""
+        return lease
 
     async def held(self) -> None:
         """Return once this copy leads."""

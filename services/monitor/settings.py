@@ -15,8 +15,9 @@ class MonitorSettings(BaseSettings):
         description="Secret shared by the services: who asks `/internal/...` must show it. The same at all copies."
     )
     instance: str = Field(
-        default="", description="Name of this copy, as holder of the lease. Empty = the host's name; two copies on one "
-        "host need two names."
+        default="",
+        description="Name of this copy. With one that stays, the copy goes on at once after it was killed: it succeeds "
+        "its own earlier life. Of two copies with one name the one that started last leads. Empty = none that stays."
     )  # fmt: skip
     lease_ttl_s: float = Field(
         default=10, ge=1, le=60,

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import socket
 from collections.abc import Awaitable, Callable, Mapping
 
 from services.monitor import api
@@ -47,8 +46,7 @@ async def assemble(
     it handed in."""
     transactions = Transactions(store, tables.runtime, SOURCE, clock)
     relay = Relay(transactions, bus)
-    holder = settings.instance or socket.gethostname()
-    leadership = Leadership(store, clock, holder=holder, ttl_s=settings.lease_ttl_s)
+    leadership = Leadership(store, clock, instance=settings.instance, ttl_s=settings.lease_ttl_s)
     book, changes, owed = SiteBook(sites), Changes(), asyncio.Event()
     tasks: dict[str, Callable[[], Awaitable[None]]] = {
         "relay": relay.run, "lease": leadership.run, "sites": book.follow,

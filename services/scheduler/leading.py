@@ -13,6 +13,7 @@ from services.scheduler import store
 from shared.errors import Conflict, Unavailable
 from shared.ports import Lease
 from shared.runtime import logs
+from shared.runtime.leases import holder_of
 from shared.runtime.transactions import Transactions, Unit
 
 log = logs.get("scheduler.leading")
@@ -23,11 +24,12 @@ Loop = Callable[[], Awaitable[None]]
 
 
 class Leader:
-    """`holder` names this copy of the service; `lease_s` is how long a lease is good without being renewed."""
+    """`instance` names this copy of the service; `lease_s` is how long a lease is good without being renewed."""
 
-    def __init__(self, transactions: Transactions, holder: str, lease_s: float) -> None:
+    def __init__(self, transactions: Transactions, instance: str, lease_s: float) -> None:
         self._transactions = transactions
-        self._holder = holder
+        self._holder = holder_of(instance)
+        self._succeeds = instance
         self._lease_s = lease_s
         self._lease: Lease | None = None
 
@@ -81,8 +83,11 @@ class Leader:
             self._lease = lease
 
     async def _acquire(self) -> Lease | None:
-        store = self._transactions.store
-        return await store.acquire_lease(LEASE, self._holder, self._lease_s, self._transactions.clock())
+        """The first time also from an earlier life of this copy; later, one of the same name is another copy."""
+        store, now, succeeds = self._transactions.store, self._transactions.clock(), self._succeeds
+        lease = await store.acquire_lease(LEASE, self._holder, self._lease_s, now, succeeds=succeeds)
+        self._succeeds = ""
+        return lease
 
     async def _release(self) -> None:
         """Best effort: a lease that is not given back runs out by itself."""

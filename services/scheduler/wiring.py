@@ -1,7 +1,6 @@
 """The one place where the scheduler is put together. Used by the embedded platform, the process and the tests."""
 
 import random
-import secrets
 from collections.abc import Mapping
 from functools import partial
 
@@ -94,8 +93,7 @@ class Parts:
             authorise=authorising.command, on_dead_letter=partial(handlers.reject_dead_letter, self.context),
         )  # fmt: skip
         self.reports = Consumer(bus, SCHEDULER_REPORTS, self.transactions, table, prefetch=settings.prefetch)
-        holder = settings.instance or f"scheduler-{secrets.token_hex(6)}"
-        self.leader = Leader(self.transactions, holder, settings.lease_s)
+        self.leader = Leader(self.transactions, settings.instance, settings.lease_s)
         self.placer = Placer(
             store, self.leader, self.keeper, self.sites, authorising, clock, rng, self.namespace_of, _pace(settings)
         )

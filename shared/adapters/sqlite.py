@@ -103,8 +103,12 @@ class SqliteStore:
             raise Unavailable("the database is closed", code="store_closed")
         return await asyncio.get_running_loop().run_in_executor(self._long, self._read_in_thread, body)
 
-    async def acquire_lease(self, name: str, holder: str, ttl_s: float, now: datetime) -> Lease | None:
-        return await self.transact(lambda connection: leases.acquire(connection, name, holder, ttl_s, now))
+    async def acquire_lease(
+        self, name: str, holder: str, ttl_s: float, now: datetime, *, succeeds: str = ""
+    ) -> Lease | None:
+        return await self.transact(
+            lambda connection: leases.acquire(connection, name, holder, ttl_s, now, succeeds=succeeds)
+        )
 
     async def release_lease(self, lease: Lease) -> None:
         await self.transact(lambda connection: leases.release(connection, lease))

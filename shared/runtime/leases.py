@@ -4,6 +4,8 @@ Used by the Store adapters (`acquire_lease`, `release_lease`); `check_lease` by 
 that only the leader may do. Not a lock service: a lease is as good as its database.
 """
 
+import secrets
+import socket
 from datetime import datetime
 from typing import Final
 
@@ -16,21 +18,34 @@ from shared.runtime.tables import RuntimeTables
 
 LEASES: Final = RuntimeTables(MetaData()).leases
 _NOBODY: Final = ""
+_LIFE: Final = "/"
 _ROW: Final = select(LEASES).where(LEASES.c.name == bindparam("of_name"))
 _HELD: Final = select(LEASES.c.holder, LEASES.c.fence).where(LEASES.c.name == bindparam("of_name"))
 
 
-def acquire(connection: Connection, name: str, holder: str, ttl_s: float, now: datetime) -> Lease | None:
+def holder_of(instance: str) -> str:
+    """A holder that no other process is: the copy's name (the host's when empty), and what is new at each start.
+
+    Two copies with one name, by mistake or by default, are two holders therefore, and never lead both.
+    """
+    return f"{instance or socket.gethostname()}{_LIFE}{secrets.token_hex(6)}"
+
+
+def acquire(
+    connection: Connection, name: str, holder: str, ttl_s: float, now: datetime, *, succeeds: str = ""
+) -> Lease | None:
     """Take a lease that is new, released or run out, or renew one's own; None while somebody else's is good.
 
-    `fence` grows by 1 with every change of holder. Needs a serialisable transaction.
+    `succeeds` is the name of a copy whose earlier life is succeeded at once: it is taken to be dead, and is deposed if
+    it is not. `fence` grows by 1 with every change of holder. Needs a serialisable transaction.
     """
     until = now.timestamp() + ttl_s
     row = connection.execute(_ROW, {"of_name": name}).first()
     if row is None:
         connection.execute(insert(LEASES), {"name": name, "holder": holder, "fence": 1, "until": until})
         return Lease(name, holder, 1, moment(int(until * 1_000_000)))
-    if row.holder != holder and row.until > now.timestamp():
+    earlier_life = bool(succeeds) and row.holder.startswith(succeeds + _LIFE)
+    if row.holder != holder and row.until > now.timestamp() and not earlier_life:
         return None
     fence = row.fence if row.holder == holder else row.fence + 1
     connection.execute(update(LEASES).where(LEASES.c.name == name).values(holder=holder, fence=fence, until=until))

@@ -86,8 +86,12 @@ class PostgresStore:
     async def read_long(self, body: Callable[[Connection], T]) -> T:
         return await self.read(body)
 
-    async def acquire_lease(self, name: str, holder: str, ttl_s: float, now: datetime) -> Lease | None:
-        return await self.transact(lambda connection: leases.acquire(connection, name, holder, ttl_s, now))
+    async def acquire_lease(
+        self, name: str, holder: str, ttl_s: float, now: datetime, *, succeeds: str = ""
+    ) -> Lease | None:
+        return await self.transact(
+            lambda connection: leases.acquire(connection, name, holder, ttl_s, now, succeeds=succeeds)
+        )
 
     async def release_lease(self, lease: Lease) -> None:
         await self.transact(lambda connection: leases.release(connection, lease))

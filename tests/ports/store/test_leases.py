@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from shared.errors import Conflict
 from shared.ports import Lease, Store
-from shared.runtime.leases import check_lease
+from shared.runtime.leases import check_lease, holder_of
 from tests.builders import NOON
 from tests.ports.store.database import Database, numbers, put
 
@@ -54,6 +54,33 @@ async def test_the_fence_grows_with_every_change_of_holder(database: Database) -
         store, holder = ((one, "one"), (two, "two"))[turn % 2]
         fences.append((await taken(store, holder, turn * 11)).fence)
     assert fences == sorted(set(fences))
+
+
+async def test_two_processes_of_one_name_are_two_holders(database: Database) -> None:
+    one, two = await database.copies()
+    first, second = holder_of("monitor"), holder_of("monitor")
+    assert await one.acquire_lease("leader", first, 10, at(0)) is not None
+    assert await two.acquire_lease("leader", second, 10, at(1)) is None
+
+
+async def test_a_copy_that_was_killed_is_succeeded_by_its_next_life_at_once_with_a_new_fence(
+    database: Database,
+) -> None:
+    store = await database.open()
+    before = await taken(store, holder_of("monitor-1"), 0)
+    after = await store.acquire_lease("leader", holder_of("monitor-1"), 10, at(1), succeeds="monitor-1")
+    assert after is not None and after.fence == before.fence + 1
+    with pytest.raises(Conflict):
+        await write(store, before, 1)
+    await write(store, after, 2)
+    assert await store.read(numbers) == [2]
+
+
+async def test_nobody_succeeds_a_copy_of_another_name(database: Database) -> None:
+    store = await database.open()
+    await taken(store, holder_of("monitor-11"), 0)
+    for name in ("monitor-1", "monitor", ""):
+        assert await store.acquire_lease("leader", holder_of(name), 10, at(1), succeeds=name) is None
 
 
 async def test_an_old_holder_that_gets_it_back_has_a_new_fence(database: Database) -> None:

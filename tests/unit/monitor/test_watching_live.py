@@ -282,6 +282,15 @@ async def test_only_one_copy_watches_and_the_other_takes_over_when_it_stops_in_o
     assert world.timeline(ONE) == ["pending", "starting", "running"]
 
 
+async def test_two_copies_without_names_on_one_host_do_not_both_watch(world: World) -> None:
+    async with world.monitor(instance="") as first:
+        await world.ear.hears(SiteObserved)
+        async with world.monitor(first, instance=""):
+            placed(world.cluster)
+            await world.ear.hears(AttemptStarting)
+            assert len(world.cluster.subscriptions) == 1
+
+
 async def test_a_deposed_copy_writes_nothing(world: World) -> None:
     async with world.monitor(instance="one", lease_ttl_s=60) as first:
         await world.ear.hears(SiteObserved)
