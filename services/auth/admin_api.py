@@ -26,6 +26,8 @@ from services.auth.verifier import TrustedIssuer
 from shared.contracts.policies import Policy
 from shared.contracts.questions import Decision
 from shared.errors import Conflict, NotFound, Refused
+from shared.runtime import preconditions
+from shared.runtime.preconditions import ALWAYS, Condition
 
 T = TypeVar("T")
 
@@ -72,10 +74,14 @@ class AdminRoutes:
 
     # -- policies -------------------------------------------------------------------------------------------------
 
-    async def read_policy(self, request: Request, vo: str) -> Response:
+    async def read_policy(
+        self, request: Request, vo: str, if_none_match: Annotated[str | None, Header()] = None
+    ) -> Response:
         """The VO's policy as it stands, and what is left of it within the platform's ceiling."""
         await self._allowed(request, Verb.POLICY_READ, vo)
         stored = await self._parts.store.read(partial(trust_store.newest, vo=vo))
+        if preconditions.has_already(if_none_match, stored.etag):
+            return Response(status_code=304, headers={"ETag": stored.etag})
         return self._policy(stored)
 
     async def policy_versions(self, request: Request, vo: str) -> Response:
@@ -97,16 +103,15 @@ class AdminRoutes:
         if dry_run:
             before = await self._parts.store.read(partial(trust_store.newest, vo=vo))
             return self._dry_run(before, policy)
-        body = partial(self._written, caller, vo, policy, if_match, if_none_match)
+        body = partial(self._written, caller, vo, policy, Condition(if_match, if_none_match))
         stored = await self._changed(caller, Verb.POLICY_WRITE, vo, body, policies.canonical(policy))
         return self._policy(stored)
 
     def _written(
-        self, caller: Caller, vo: str, policy: Policy, if_match: str | None, if_none_match: str | None,
-        connection: Connection,
-    ) -> StoredPolicy:  # fmt: skip
+        self, caller: Caller, vo: str, policy: Policy, condition: Condition, connection: Connection
+    ) -> StoredPolicy:
         before = trust_store.newest(connection, vo)
-        check_precondition(before, if_match, if_none_match)
+        check_precondition(before, condition)
         now = self._parts.clock()
         stored = StoredPolicy(vo, before.version + 1, policy, policies.hash_of(policy), caller.words, now)
         trust_store.write(connection, stored, now)
@@ -228,17 +233,17 @@ class AdminRoutes:
         )
 
 
-def check_precondition(before: StoredPolicy, if_match: str | None, if_none_match: str | None) -> None:
+def check_precondition(before: StoredPolicy, condition: Condition) -> None:
     """Raises Conflict unless the caller has seen the version that is about to be replaced (RFC 9110, 13.1)."""
-    if before.version == 0 and (if_none_match == "*" or if_match == before.etag):
-        return
-    if if_match is None:
+    if condition == ALWAYS:
         raise Conflict(
             "say which version you change: `If-Match` with the ETag of the policy that you read (`If-None-Match: *` "
             "for the first one)", code="precondition_failed",
         )  # fmt: skip
-    if if_match != before.etag:
-        raise Conflict("the policy was changed meanwhile: read it again", code="precondition_failed")
+    if before.version == 0:  # the empty policy can be read, and yet nobody has written one
+        Condition(condition.if_match).check(before.etag)
+    else:
+        condition.check(before.etag)
 
 
 def _suspend(connection: Connection, suspension: Any, by: str, now: datetime) -> None:

@@ -16,6 +16,7 @@ from shared.contracts.commands import CancelJob, CordonSite, UncordonSite
 from shared.contracts.envelope import Message
 from shared.errors import Refused
 from shared.ports import Clock
+from shared.runtime.preconditions import ALWAYS, Condition, etag
 from shared.runtime.transactions import Transactions, Unit
 
 SOURCE: Final = "gateway"
@@ -42,9 +43,13 @@ class Commanding:
         self._changes = changes
         self._clock = clock
 
-    async def cancel(self, caller: Caller, job_id: UUID) -> Cancelled:
-        """Ask for the end of a job. Asking again, or for one that has ended, changes nothing."""
+    async def cancel(self, caller: Caller, job_id: UUID, condition: Condition = ALWAYS) -> Cancelled:
+        """Ask for the end of a job. Asking again, or for one that has ended, changes nothing.
+
+        Raises Conflict (code `precondition_failed`) when the job is not as `condition` says, now or in the end.
+        """
         row = await self._lookup.row(caller, job_id)
+        condition.check(etag(row.version))
         view = job_view.JobView.model_validate_json(row.body)
         if view.cancel_requested_at is not None or job_view.is_final(view):
             return Cancelled(row.version, bytes(row.body), job_view.is_final(view))
@@ -56,7 +61,7 @@ class Commanding:
             time=command.requested_at, subject=str(job_id), grant=granting.granted(answers[0]),
             traceparent=ids.traceparent(job_id),
         )  # fmt: skip
-        return await self._transactions.run(lambda unit: self._request(unit, command, message))
+        return await self._transactions.run(lambda unit: self._request(unit, command, message, condition))
 
     async def cordon(self, caller: Caller, command: CordonSite | UncordonSite) -> None:
         """Send an operator's command about a site. Raises Refused (code `forbidden`) for everybody else."""
@@ -71,9 +76,10 @@ class Commanding:
         )  # fmt: skip
         await self._transactions.run(lambda unit: unit.send(message))
 
-    def _request(self, unit: Unit, command: CancelJob, message: Message) -> Cancelled:
+    def _request(self, unit: Unit, command: CancelJob, message: Message, condition: Condition) -> Cancelled:
         key = str(command.job_id)
         before = store.views(unit.connection, [key])[key]
+        condition.check(etag(before.version))
         after = job_view.cancel_requested(before, command.requested_at)
         if after is not before:
             store.save_views(unit.connection, [after])

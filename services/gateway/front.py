@@ -13,10 +13,10 @@ from fastapi import FastAPI
 
 from services.gateway import store
 from services.gateway.access import STANDING, Access
-from services.gateway.api import preferences
 from services.gateway.pacing import Pace
 from services.gateway.rates import Standing
 from shared.ports import Clock, Store
+from shared.runtime import preconditions
 from shared.runtime.http import methods_of, rate_headers
 from shared.runtime.telemetry import Tracer
 
@@ -86,7 +86,7 @@ class Front:
         if not self._pace.read(caller.bucket):
             return False
         self._sampled(job_id)
-        await _answer(send, row, unchanged=preferences.matches(if_none_match, row.version))
+        await _answer(send, row, unchanged=_has_already(if_none_match, row.version))
         return True
 
     def _sampled(self, job_id: str) -> None:
@@ -139,6 +139,10 @@ def _telling(scope: Scope, send: Send) -> Send:
         await send(message)
 
     return told
+
+
+def _has_already(if_none_match: str | None, version: int) -> bool:
+    return if_none_match is not None and preconditions.has_already(if_none_match, preconditions.etag(version))
 
 
 async def _answer(send: Send, row: store.HotRow, *, unchanged: bool) -> None:

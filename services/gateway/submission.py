@@ -31,6 +31,7 @@ from shared.errors import Conflict
 from shared.job import JobSpec
 from shared.ports import Clock
 from shared.runtime.clock import micros
+from shared.runtime.preconditions import ALWAYS, Condition, etag
 from shared.runtime.transactions import Transactions, Unit
 
 SOURCE: Final = "gateway"
@@ -136,11 +137,13 @@ class Submission:
         raced = await self._transactions.run(lambda unit: _keep(unit, caller, key, answer, outgoing))
         return _taken(job) if raced is None else await self._as_it_is(raced)
 
-    async def put(self, caller: Caller, job_id: UUID, spec: JobSpec) -> Taken:
-        """Take in one job under the caller's id. The same content again changes nothing; another is a Conflict."""
+    async def put(self, caller: Caller, job_id: UUID, spec: JobSpec, condition: Condition = ALWAYS) -> Taken:
+        """Take in one job under the caller's id. The same content again changes nothing; another is a Conflict, and so
+        is a job that is not as `condition` says."""
         known = await self._transactions.store.read(lambda connection: _known(connection, job_id))
         if known is not None:
-            return _same_content(known, caller, job_id, spec)
+            return _same_content(known, caller, job_id, spec, condition)
+        condition.check(None)
         caller.must_belong_to(spec.vo)
         await self._backlog.check()
         self._pace.jobs(caller.bucket, {spec.vo: 1})
@@ -148,7 +151,7 @@ class Submission:
         grant = granting.granted((await self._grants(caller, [job]))[0])
         outgoing = job.row(), job.message(grant)
         raced = await self._transactions.run(lambda unit: _put(unit, job_id, outgoing))
-        return _taken(job) if raced is None else _same_content(raced, caller, job_id, spec)
+        return _taken(job) if raced is None else _same_content(raced, caller, job_id, spec, condition)
 
     async def submit_all(self, caller: Caller, specs: Sequence[JobSpec]) -> list[tuple[Ready, GrantAnswer]]:
         """Make many jobs ready and ask for all their grants in one question."""
@@ -230,9 +233,11 @@ def _answer(connection: Connection, caller: Caller, key: Key) -> bytes | None:
     return None if used is None else used.answer
 
 
-def _same_content(known: _Known, caller: Caller, job_id: UUID, spec: JobSpec) -> Taken:
+def _same_content(known: _Known, caller: Caller, job_id: UUID, spec: JobSpec, condition: Condition) -> Taken:
     row = known.row
     owned = caller.sight.owns(row.owner_issuer, row.owner_subject)
+    if owned:
+        condition.check(etag(row.version))
     if not owned or known.digest != job_view.spec_digest(spec):
         raise Conflict(
             f"the id {job_id} stands for another job already; use a fresh UUID for a new job", code="job_id_taken"

@@ -34,22 +34,24 @@ class AboutRoutes:
     def add_to(self, app: FastAPI) -> None:
         """Add the routes."""
         here: dict[str, Any] = {"tag": "about", "permission": routing.OPEN}
+        known = routing.NOT_MODIFIED
         page = routing.text_content("text/html", "A page for people")
-        routing.add(app, "GET", "/v1", self.index, answer=Index, **here)
-        routing.add(app, "GET", "/v1/schema/job", self.schema, answer=dict[str, Any], **here)
+        routing.add(app, "GET", "/v1", self.index, answer=Index, responses=known, **here)
+        routing.add(app, "GET", "/v1/schema/job", self.schema, answer=dict[str, Any], responses=known, **here)
         routing.add(app, "GET", "/problems/{code}", self.problem, problems=("not_found",), responses=page, **here)
         routing.add(app, "GET", "/problems", self.problems, responses=page, **here)
         routing.add(app, "GET", "/docs", self.docs, responses=page, **here)
         routing.add(app, "GET", "/docs/{name}", self.static, problems=("not_found",), **here)
         routing.add(app, "GET", "/v1/whoami", self.whoami, tag="about", permission="authenticated", answer=WhoAmI)
 
-    async def index(self) -> Response:
+    async def index(self, if_none_match: routing.IfNoneMatch = None) -> Response:
         """Where everything is: a client needs only this address."""
-        return routing.json_bytes(self._index, headers={"Cache-Control": "max-age=60"})
+        return routing.unless_known(self._index, if_none_match, {"Cache-Control": "max-age=60"})
 
-    async def schema(self) -> Response:
+    async def schema(self, if_none_match: routing.IfNoneMatch = None) -> Response:
         """The JSON Schema of the job file."""
-        return Response(orjson.dumps(requests.schema()), media_type="application/schema+json")
+        schema = orjson.dumps(requests.schema())
+        return routing.unless_known(schema, if_none_match, {"Cache-Control": "max-age=60"}, "application/schema+json")
 
     async def whoami(self, request: Request) -> Response:
         """Who you are to the platform: VOs, roles, and what they let you do."""

@@ -64,12 +64,12 @@ class JobRoutes:
         )  # fmt: skip
         routing.add(
             app, "PUT", "/v1/jobs/{job_id}", self.put, tag="jobs", permission="job.submit", answer=JobView, status=202,
-            problems=(*_INPUT, "job_id_taken", "not_found"), body="JobFile",
+            problems=(*_INPUT, "job_id_taken", "not_found", "precondition_failed"), body="JobFile",
             responses={200: {"description": "It was there already, with this content", "model": JobView}},
         )  # fmt: skip
         routing.add(
             app, "DELETE", "/v1/jobs/{job_id}", self.cancel, tag="jobs", permission="job.cancel", answer=JobView,
-            status=202, problems=("not_found", "forbidden"),
+            status=202, problems=("not_found", "forbidden", "precondition_failed"),
             responses={200: {"description": "It had ended before", "model": JobView}},
         )  # fmt: skip
 
@@ -85,12 +85,14 @@ class JobRoutes:
             span.job_id = taken.job_id if taken.new else None
         return _answer(taken, 202)
 
-    async def put(self, request: Request, job_id: str) -> Response:
+    async def put(
+        self, request: Request, job_id: str, if_match: routing.IfMatch = None, if_none_match: routing.OnlyNew = None
+    ) -> Response:
         """Hand in a job under an id (UUID) of your own: safe to repeat. The same content again is answered 200."""
         caller, id = await self._access.caller(request), job_id_of(job_id)
         spec = requests.read_job(await self._json(request, self._settings.body_limit))
         with self._tracer.span("PUT /v1/jobs/{job_id}", kind="server", job_id=id):
-            taken = await self._submission.put(caller, id, spec)
+            taken = await self._submission.put(caller, id, spec, routing.conditions(request))
         return _answer(taken, 202 if taken.new else 200)
 
     async def explain(self, request: Request) -> Response:
@@ -104,11 +106,14 @@ class JobRoutes:
         )  # fmt: skip
         return routing.json_bytes(explanation.model_dump_json().encode())
 
-    async def cancel(self, request: Request, job_id: str) -> Response:
-        """Cancel a job. 202: the request is kept and carried out; it is over when the state is final. Repeatable."""
+    async def cancel(self, request: Request, job_id: str, if_match: routing.IfMatch = None) -> Response:
+        """Cancel a job. 202: the request is kept and carried out; it is over when the state is final. Repeatable.
+
+        With `If-Match` only if nothing has happened to it since: not when it began to run meanwhile, for example.
+        """
         caller, id = await self._access.caller(request), job_id_of(job_id)
         with self._tracer.span("DELETE /v1/jobs/{job_id}", kind="server", job_id=id):
-            cancelled = await self._commanding.cancel(caller, id)
+            cancelled = await self._commanding.cancel(caller, id, routing.conditions(request))
         headers = routing.job_headers(cancelled.version, id)
         return routing.json_bytes(cancelled.body, status=200 if cancelled.final else 202, headers=headers)
 

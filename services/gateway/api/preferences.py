@@ -18,14 +18,6 @@ def wait_s(prefer: str | None, limit_s: float) -> float | None:
     return min(seconds, limit_s) if math.isfinite(seconds) else None
 
 
-def matches(if_none_match: str | None, version: int) -> bool:
-    """Whether `If-None-Match` (RFC 9110, weak comparison) names this version."""
-    if if_none_match is None:
-        return False
-    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return "*" in tags or f'"{version}"' in tags
-
-
 def labels(given: list[str] | None) -> tuple[tuple[str, str], ...]:
     """`key:value` each; the key ends at the first colon. Raises Refused (code `invalid_request`)."""
     pairs = []

@@ -1,17 +1,23 @@
 """What all routes share: how they are documented, guarded and answered."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import Depends, FastAPI, Response, Security
+from fastapi import Depends, FastAPI, Header, Request, Response, Security
 from fastapi.security import HTTPBearer
 
 from services.gateway.api.bodies import known_parameters
 from services.gateway.api.documents import ProblemDocument
+from shared.runtime.preconditions import Condition, etag, etag_of, has_already
 from shared.runtime.problems import CONTENT_TYPE, PROBLEMS
 
 OPEN: Final = "open"
 """The mark of a route that needs no token."""
+
+IfMatch = Annotated[str | None, Header(description="Only if it is still as this ETag says; otherwise 412.")]
+IfNoneMatch = Annotated[str | None, Header(description="ETag that you have: 304 when it is still that one.")]
+OnlyNew = Annotated[str | None, Header(alias="If-None-Match", description="`*`: only if there is none; otherwise 412.")]
+NOT_MODIFIED: Final[dict[int | str, dict[str, Any]]] = {304: {"description": "As `If-None-Match` says it is"}}
 
 _BEARER: Final = HTTPBearer(
     auto_error=False, scheme_name="token", description="An access token of one of the issuers that `GET /v1` names."
@@ -53,6 +59,22 @@ def _documented(codes: tuple[str, ...]) -> dict[int | str, dict[str, Any]]:
     }  # fmt: skip
 
 
+def unless_known(
+    body: bytes, if_none_match: str | None, headers: dict[str, str], media_type: str = "application/json"
+) -> Response:
+    """Bytes with their ETag, or 304 when the reader has them."""
+    headers = {"ETag": etag_of(body), **headers}
+    if has_already(if_none_match, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    return Response(body, headers=headers, media_type=media_type)
+
+
+def conditions(request: Request) -> Condition:
+    """Under what a change is wanted; fields that were given in several lines count as one list."""
+    lists = (", ".join(request.headers.getlist(name)) or None for name in ("if-match", "if-none-match"))
+    return Condition(*lists)
+
+
 def text_content(media_type: str, description: str) -> dict[int | str, dict[str, Any]]:
     """How a route that streams something else than JSON is documented."""
     return {200: {"description": description, "content": {media_type: {"schema": {"type": "string"}}}}}
@@ -65,5 +87,5 @@ def json_bytes(body: bytes, *, status: int = 200, headers: dict[str, str] | None
 
 def job_headers(version: int, job_id: object = None) -> dict[str, str]:
     """ETag, caching, and (for 202) where the job is."""
-    headers = {"ETag": f'"{version}"', "Cache-Control": "private, no-cache", "Vary": "Authorization"}
+    headers = {"ETag": etag(version), "Cache-Control": "private, no-cache", "Vary": "Authorization"}
     return headers if job_id is None else {**headers, "Location": f"/v1/jobs/{job_id}"}

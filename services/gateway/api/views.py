@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 import orjson
@@ -26,10 +26,12 @@ from shared.errors import NotFound, Refused
 from shared.job import JobSpec, JobState
 from shared.ports import Store
 from shared.runtime.clock import micros
+from shared.runtime.preconditions import etag, has_already
 from shared.runtime.questions import Questions
 from shared.runtime.telemetry import SpanReader
 
 Label = Annotated[list[str] | None, Query(description="`key:value`; repeat it: all must hold.", max_length=32)]
+IfNoneMatch = routing.IfNoneMatch
 Moment = Annotated[datetime | None, Query(description="RFC 3339.")]
 
 
@@ -54,10 +56,10 @@ class ViewRoutes:
         """Add the routes."""
         one = {"tag": "jobs", "permission": "job.view_own", "problems": ("not_found",)}
         listed = {**one, "problems": ("invalid_request", "invalid_cursor", "forbidden")}
-        not_modified: dict[int | str, dict[str, Any]] = {304: {"description": "As `If-None-Match` says it is"}}
+        not_modified = routing.NOT_MODIFIED
         routing.add(app, "GET", "/v1/jobs", self.list, answer=JobList, **listed)  # type: ignore[arg-type]
         routing.add(app, "GET", "/v1/jobs/{job_id}", self.job, answer=JobView, responses=not_modified, **one)  # type: ignore[arg-type]
-        routing.add(app, "GET", "/v1/jobs/{job_id}/spec", self.spec, answer=JobSpec, **one)  # type: ignore[arg-type]
+        routing.add(app, "GET", "/v1/jobs/{job_id}/spec", self.spec, answer=JobSpec, responses=not_modified, **one)  # type: ignore[arg-type]
         routing.add(app, "GET", "/v1/jobs/{job_id}/timeline", self.timeline, answer=Timeline, **one)  # type: ignore[arg-type]
         routing.add(app, "GET", "/v1/jobs/{job_id}/explain", self.explain, answer=Explanation, **one)  # type: ignore[arg-type]
         routing.add(app, "GET", "/v1/jobs/{job_id}/trace", self.trace, answer=TraceDocument, **one)  # type: ignore[arg-type]
@@ -93,7 +95,7 @@ class ViewRoutes:
 
     async def job(
         self, request: Request, job_id: str,
-        if_none_match: Annotated[str | None, Header(description="ETag that you have.")] = None,
+        if_none_match: IfNoneMatch = None,
         prefer: Annotated[str | None, Header(description="`wait=30`: answer when it changes, or after 30 s.")] = None,
     ) -> Response:  # fmt: skip
         """One job. With `Prefer: wait=<s>` the answer comes when the job is no longer as `If-None-Match` says."""
@@ -103,17 +105,19 @@ class ViewRoutes:
         headers = {}
         if wait_s is not None:
             headers["Preference-Applied"] = f"wait={wait_s:g}"
-            if preferences.matches(if_none_match or f'"{row.version}"', row.version):
+            if has_already(if_none_match or "*", etag(row.version)):
                 row = await self._changed(caller, id, row, wait_s)
         headers |= routing.job_headers(row.version)
-        if preferences.matches(if_none_match, row.version):
+        if has_already(if_none_match, etag(row.version)):
             return Response(status_code=304, headers=headers)
         return routing.json_bytes(bytes(row.body), headers=headers)
 
-    async def spec(self, request: Request, job_id: str) -> Response:
+    async def spec(self, request: Request, job_id: str, if_none_match: IfNoneMatch = None) -> Response:
         """All that was asked for, values of `env` and contents of `files` included: for the owner only."""
         caller = await self._access.caller(request)
-        return routing.json_bytes(await self._lookup.spec(caller, job_id_of(job_id)))
+        spec = await self._lookup.spec(caller, job_id_of(job_id))
+        headers = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}
+        return routing.unless_known(spec, if_none_match, headers)
 
     async def timeline(self, request: Request, job_id: str) -> Response:
         """Everything that happened to the job, in order."""
