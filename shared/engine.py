@@ -26,6 +26,8 @@ class AttemptOrder:
     nonce: str
     traceparent: str
     namespace: str = "default"
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """The values of `spec.secrets` by name; kept at the site beside the job, never in it."""
 
 
 class Submitted(StrEnum):

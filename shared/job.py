@@ -30,11 +30,15 @@ RESERVED_ENV_WORDS = (
 HEALTH_PATTERN = r"^/([^/\\\s]\S*)?$"
 """A path at the job itself. With a second slash it would name a host, for those who join it to an address (RFC 3986,
 section 4.2)."""
+SECRET_PATTERN = r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$"
+SECRET_FILE_PATTERN = r"^(?![Nn][Oo][Mm][Aa][Dd]_|[Vv][Aa][Uu][Ll][Tt]_|api\.sock$)[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+"""A file beside those that Nomad itself puts into a task's secrets folder."""
 
 VoName = Annotated[str, StringConstraints(pattern=VO_PATTERN)]
 SiteName = Annotated[str, StringConstraints(pattern=SITE_PATTERN)]
 Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
 Text = Annotated[str, StringConstraints(max_length=1024)]
+SecretName = Annotated[str, StringConstraints(pattern=SECRET_PATTERN)]
 RelativePath = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
 
@@ -130,6 +134,23 @@ class OutputFile(Value):
     _path = field_validator("path")(_inside_task)
 
 
+class SecretFile(Value):
+    """A secret of the owner's, put into `file` of the task's secrets folder. A job holds its name, never its value."""
+
+    name: SecretName
+    file: str
+
+    @field_validator("file")
+    @classmethod
+    def _free(cls, file: str) -> str:
+        if not re.fullmatch(SECRET_FILE_PATTERN, file):
+            raise ValueError(
+                f"{file[:80]!r} cannot be the file of a secret: letters, digits, '.', '_', '-', one name without a "
+                "folder, and none of Nomad's own (nomad_..., vault_..., api.sock)"
+            )
+        return file
+
+
 class Gpus(Value):
     count: Annotated[int, Field(ge=0, le=64)] = 0
     model: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._/-]{0,63}$")] | None = None
@@ -200,6 +221,7 @@ class JobSpec(Value):
     labels: Annotated[dict[str, str], Field(max_length=32)] = {}
     metadata: Annotated[dict[str, Text], Field(max_length=64)] = {}
     endpoints: Annotated[tuple[Endpoint, ...], Field(max_length=16)] = ()
+    secrets: Annotated[tuple[SecretFile, ...], Field(max_length=16)] = ()
 
     @field_validator("command", "env", "labels", "metadata")
     @classmethod
@@ -247,6 +269,7 @@ class JobSpec(Value):
         _unique("files", [file.path for file in self.files])
         _unique("outputs", [output.name for output in self.outputs])
         _unique("endpoints", [endpoint.name for endpoint in self.endpoints])
+        _unique("secrets", [secret.file for secret in self.secrets])
         return self
 
 

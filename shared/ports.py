@@ -180,7 +180,16 @@ class JobEngine(Protocol):
     """
 
     async def submit(self, order: AttemptOrder) -> Submission:
-        """Register the attempt if its id was never used (EnforceIndex = 0); read back by nonce when it was."""
+        """Register the attempt if its id was never used (EnforceIndex = 0); read back by nonce when it was.
+
+        The order's secrets are at the cluster before that, where only this attempt's tasks read them.
+        """
+
+    async def forget(self, attempt: AttemptId, namespace: str) -> None:
+        """Delete the secrets that `submit` put at the cluster for the attempt. Harmless where there are none."""
+
+    async def kept_secrets(self) -> Sequence[tuple[str, str]]:
+        """(Nomad job id, namespace) of everything that has secrets at the cluster, in all namespaces."""
 
     async def close(self, attempt: AttemptId, namespace: str) -> Closing:
         """Make sure that the attempt can never start from now on: tombstone, or stop what is there."""

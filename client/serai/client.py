@@ -8,6 +8,7 @@ Errors: `Problem` (the platform refuses, and says why), `Unreachable`, `NotUnder
 """
 
 import asyncio
+import base64
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -84,6 +85,22 @@ class Serai:
     async def uncordon(self, site: str) -> Json:
         """Place at `site` again (operators)."""
         return await self._post(f"/v1/sites/{_part(site)}:uncordon", {})
+
+    # -- secrets ------------------------------------------------------------------------------------------------
+
+    async def secrets(self, vo: str | None = None) -> list[Json]:
+        """Names and dates of the caller's secrets, of one VO or of all. Nobody is ever shown a value."""
+        return list((await self._get("/v1/secrets", {"vo": vo} if vo else None))["secrets"])
+
+    async def set_secret(self, name: str, value: bytes | str, vo: str) -> Json:
+        """Set a secret, new or anew: up to 32 KiB. Jobs of this VO that start from now on get this value."""
+        told = base64.b64encode(value.encode() if isinstance(value, str) else value).decode()
+        body = {"vo": vo, "value": told, "encoding": "base64"}
+        return wire.json_of(await self._wire.request("PUT", f"/v1/secrets/{_part(name)}", json=body))
+
+    async def delete_secret(self, name: str, vo: str) -> None:
+        """Delete a secret. Queued jobs that name it will not start."""
+        await self._wire.request("DELETE", f"/v1/secrets/{_part(name)}", params={"vo": vo})
 
     # -- handing in ---------------------------------------------------------------------------------------------
 

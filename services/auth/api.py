@@ -12,12 +12,12 @@ import uuid6
 from fastapi import Depends, FastAPI, Header, Response
 from pydantic import BaseModel
 
-from services.auth import audit_store, deciding, permissions
+from services.auth import audit_store, deciding, permissions, secret_store
 from services.auth.audit import AuditRow
 from services.auth.bad_token import BadToken
 from services.auth.book import Book
 from services.auth.claims import Verified
-from services.auth.grants import Granting
+from services.auth.grants import Granting, SecretSizes
 from services.auth.policies import Layers
 from services.auth.principals import Principals
 from services.auth.settings import AuthSettings
@@ -105,12 +105,20 @@ class _Routes:
             span.attributes["serai.items"] = len(asked.items)
             asker = await self._parts.principals.verified_now(asked.token)
             standing = await self._parts.book.now()
-            answers, rows = await self._parts.granting.answer(asker, asked.items, standing, self._parts.clock())
+            sizes = await self._secret_sizes(asker, asked)
+            answers, rows = await self._parts.granting.answer(asker, asked.items, standing, sizes, self._parts.clock())
             await self._parts.store.transact(partial(audit_store.append, decisions=rows))
         for row in rows:
             if not row.allowed:
                 log.info("grant_refused", subject=row.principal.subject, verb=row.verb, vo=row.vo, code=row.code)
         return _json(GrantsAnswer(answers=tuple(answers)))
+
+    async def _secret_sizes(self, asker: Verified, asked: GrantRequest) -> SecretSizes:
+        """Of the caller's secrets, where any job names some."""
+        vos = {item.vo for item in asked.items if item.vo is not None and item.demand and item.demand.secrets}
+        if not vos:
+            return {}
+        return await self._parts.store.read(partial(secret_store.sizes, owner=asker.principal, vos=vos))
 
     async def decisions(self, asked: DecisionRequest) -> Response:
         """May this still be done for this principal, at this site? Asked at dispatch, without a token."""

@@ -21,7 +21,7 @@ _TOLD: Final = (
     "position", "kind", "question", "at", "issuer", "subject", "verb", "vo", "allowed", "code", "items", "detail",
 )  # fmt: skip
 
-Kind = Literal["grant", "dispatch", "admin"]
+Kind = Literal["grant", "dispatch", "admin", "secret"]
 
 
 @dataclass(frozen=True, slots=True)

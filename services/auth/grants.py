@@ -16,7 +16,7 @@ import orjson
 import uuid6
 from joserfc import jws
 
-from services.auth import deciding, permissions
+from services.auth import deciding, permissions, secret_rules
 from services.auth.audit import AuditRow
 from services.auth.claims import Verified
 from services.auth.deciding import refused
@@ -35,6 +35,8 @@ _VERBS: Final = {
 """Message type -> the verb that it needs: nobody may ask for a small verb and send a large command."""
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _REGISTRY: Final = jws.JWSRegistry(algorithms=[tokens.ALGORITHM])
+SecretSizes = Mapping[tuple[str, str], int]
+"""Bytes of the caller's secrets by VO and name."""
 _AT_ONCE: Final = 50
 """Signatures (about 2 ms) between two chances for everybody else on the event loop."""
 
@@ -56,7 +58,7 @@ class Granting:
         self._layers = layers
 
     async def answer(
-        self, asker: Verified, items: Sequence[GrantItem], standing: Standing, now: datetime
+        self, asker: Verified, items: Sequence[GrantItem], standing: Standing, secrets: SecretSizes, now: datetime
     ) -> tuple[list[GrantAnswer], list[AuditRow]]:
         """An answer for each item in order, and what is to be written down before any of them leaves."""
         question, key = uuid6.uuid7().hex, self._chest.current()
@@ -65,7 +67,7 @@ class Granting:
         for index, item in enumerate(items):
             if index % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
-            decision = decide(asker, item, standing, self._layers, now)
+            decision = decide(asker, item, standing, self._layers, secrets, now)
             counts[item.verb, item.vo, decision.allowed, decision.code] += 1
             answers.append(self._answer(asker, item, decision, f"{question}.{index}", key, now))
         rows = [
@@ -90,7 +92,9 @@ class Granting:
         return sign_read_grant(self._chest.current(), asker, verbs, now=now, until=until)
 
 
-def decide(asker: Verified, item: GrantItem, standing: Standing, layers: Layers, now: datetime) -> Decision:
+def decide(
+    asker: Verified, item: GrantItem, standing: Standing, layers: Layers, secrets: SecretSizes, now: datetime
+) -> Decision:  # fmt: skip
     """The word on one command, after checking that what is asked for is one."""
     verb = _VERBS.get(item.message_type)
     if verb is None:
@@ -103,7 +107,11 @@ def decide(asker: Verified, item: GrantItem, standing: Standing, layers: Layers,
         return refused("mismatch", "commands about jobs name a VO, commands about sites do not")
     if item.demand is not None and verb != permissions.Verb.SUBMIT:
         return refused("mismatch", "only jobs that are handed in have a demand")
-    return deciding.change(asker, verb, item.vo, item.demand, standing, layers, now, own=item.own)
+    decision = deciding.change(asker, verb, item.vo, item.demand, standing, layers, now, own=item.own)
+    if not decision.allowed or item.demand is None or not item.demand.secrets or item.vo is None:
+        return decision
+    there = secret_rules.judged(item.demand.secrets, item.vo, secrets)
+    return decision if there.allowed else there
 
 
 def sign_command_grant(

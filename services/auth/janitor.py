@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
-from services.auth import audit_store, store
+from services.auth import audit_store, secret_store, store
 from services.auth.audit import End
 from services.auth.keys import IssuerKeys
+from services.auth.secret_box import SecretBox
 from services.auth.signing_keys import KeyChest
+from shared.errors import Misconfigured
 from shared.ports import Clock, Store
 from shared.runtime import logs
 
@@ -26,14 +28,16 @@ class Keep:
 
     audit: timedelta
     seen: timedelta
+    secrets: timedelta
     interval_s: float
 
 
 class Janitor:
     """One per copy of auth; several do no harm."""
 
-    def __init__(self, chest: KeyChest, database: Store, clock: Clock, keep: Keep) -> None:
+    def __init__(self, chest: KeyChest, box: SecretBox, database: Store, clock: Clock, keep: Keep) -> None:
         self._chest = chest
+        self._box = box
         self._store = database
         self._clock = clock
         self._keep = keep
@@ -52,10 +56,20 @@ class Janitor:
         await self._store.transact(
             partial(store.prune, audit_before=now - self._keep.audit, seen_before=now - self._keep.seen)
         )
+        await self._store.transact(partial(secret_store.forget_unused, before=now - self._keep.secrets))
+        await self._reseal()
         _, head = await self._store.read(audit_store.ends)
         if head != self._told:
             log.info("audit_head", position=head.position, hash=head.hash)
             self._told = head
+
+    async def _reseal(self) -> None:
+        """Until nothing is left under a former key. What no key opens is an operator's: it is logged, not dropped."""
+        try:
+            while count := await self._store.transact(partial(secret_store.reseal, box=self._box)):
+                log.info("secrets_resealed", count=count)
+        except Misconfigured as error:
+            log.error("secrets_not_resealed", culprit=error.what)
 
 
 async def keep_keys_young(issuers: Sequence[IssuerKeys], interval_s: float) -> None:

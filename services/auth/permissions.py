@@ -45,10 +45,11 @@ class Verb(StrEnum):
     SUSPEND = "trust.suspend"
     ISSUERS = "trust.issuers"
     AUDIT = "trust.audit"
+    SECRETS = "secret.manage"
 
 
 _READING: Final = frozenset({Verb.VIEW_OWN, Verb.EVENTS_VO, Verb.SITE_VIEW})
-_WORKING: Final = _READING | {Verb.SUBMIT, Verb.CANCEL_OWN, Verb.LOGS_OWN, Verb.POLICY_READ}
+_WORKING: Final = _READING | {Verb.SUBMIT, Verb.CANCEL_OWN, Verb.LOGS_OWN, Verb.POLICY_READ, Verb.SECRETS}
 
 ROLE_VERBS: Final[Mapping[Role, frozenset[Verb]]] = {
     Role.OBSERVER: _READING | {Verb.VIEW_VO},
@@ -83,6 +84,7 @@ _DOING: Final[Mapping[Verb, str]] = {
     Verb.EVENTS_VO: "reading events of the VO", Verb.SITE_VIEW: "viewing sites", Verb.SITE_CORDON: "cordoning sites",
     Verb.POLICY_READ: "reading the policy of the VO", Verb.POLICY_WRITE: "changing the policy of the VO",
     Verb.SUSPEND: "suspending", Verb.ISSUERS: "looking at issuers", Verb.AUDIT: "reading the audit log",
+    Verb.SECRETS: "having secrets for jobs",
 }  # fmt: skip
 YES: Final = Decision(allowed=True)
 _STRENGTH: Final = {role: strength for strength, role in enumerate(Role)}

@@ -83,6 +83,18 @@ class AuthSettings(IssuerSettings):
     publish_before_s: float = Field(
         default=86_400, gt=0, description="Seconds that a new signing key is published before it signs."
     )
+    secrets_key: SecretStr | None = Field(
+        default=None, description="Secret that seals users' secrets in the database. Empty = `key_secret`, or derived "
+        "from `service_token`; set it where other services know that one."
+    )  # fmt: skip
+    secrets_former_keys: tuple[SecretStr, ...] = Field(
+        default=(), description="Earlier values of `secrets_key`, as a JSON list: they open what they sealed until the "
+        "janitor has sealed it anew; then they can go."
+    )  # fmt: skip
+    most_secrets: int = Field(default=100, ge=1, description="Secrets of one owner in one VO.")
+    secrets_unused_s: float = Field(
+        default=365 * 86_400, gt=0, description="Seconds after which a secret that was neither set nor used is deleted."
+    )
     audit_retention_s: float = Field(default=365 * 86_400, gt=0, description="Seconds that audit rows are kept.")
     janitor_interval_s: float = Field(
         default=60, gt=0, description="Seconds between rounds that reload and rotate keys and drop old rows."

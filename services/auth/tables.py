@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
 from shared.runtime.tables import RuntimeTables
 
@@ -101,6 +101,22 @@ policies = Table(
     Column("written_by", Text, nullable=False),
     Column("written_at", BigInteger, nullable=False),
 )
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("issuer", String(512), primary_key=True),
+    Column("subject", String(255), primary_key=True),
+    Column("vo", String(255), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("key_id", String(16), nullable=False),
+    Column("box", LargeBinary, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger),
+    Index("secrets_key", "key_id"),
+)
+"""Users' secrets: `box` is sealed (`secret_box.py`), `size` the bytes of what is in it."""
 trust = Table(
     "trust",
     metadata,
@@ -110,5 +126,5 @@ trust = Table(
 """One row `trust`: its version grows with every change that others must hear of within seconds."""
 
 TABLES: Final = (
-    signing_keys, principals, memberships, assurances, audit, audit_ends, suspensions, policies, trust,
+    signing_keys, principals, memberships, assurances, audit, audit_ends, suspensions, policies, secrets, trust,
 )  # fmt: skip

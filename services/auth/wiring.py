@@ -6,7 +6,7 @@ from functools import partial
 
 import httpx2 as httpx
 
-from services.auth import admin_api, api
+from services.auth import admin_api, api, secret_api
 from services.auth.book import Book
 from services.auth.claims import trusted
 from services.auth.claims_source import ClaimsSource, Freshness, Limits
@@ -17,6 +17,7 @@ from services.auth.janitor import Janitor, Keep, keep_keys_young
 from services.auth.keys import IssuerKeys
 from services.auth.policies import Layers
 from services.auth.principals import Principals
+from services.auth.secret_box import SecretBox
 from services.auth.settings import AuthSettings, trusted_issuers
 from services.auth.signing_keys import KeyChest, KeyLife
 from services.auth.store import load_keys
@@ -60,9 +61,11 @@ async def assemble(
     parts = api.Parts(settings, principals, granting, layers, book, chest, store, clock, tracer)
     app = api.build(parts)
     admin_api.add_to(app, parts, issuers)
+    box = _secret_box(settings)
+    secret_api.add_to(app, parts, box)
     service = Service("auth", app)
     keys = tuple(issuer.keys for issuer in issuers.values())
-    service.tasks["janitor"] = Janitor(chest, store, clock, _keep(settings)).run
+    service.tasks["janitor"] = Janitor(chest, box, store, clock, _keep(settings)).run
     service.tasks["issuers"] = partial(keep_keys_young, keys, settings.janitor_interval_s)
     service.checks["store"] = partial(_store_answers, store)
     service.checks["issuers"] = partial(_an_issuer_answers, keys)
@@ -109,6 +112,11 @@ def _key_secret(settings: AuthSettings) -> str:
     return (settings.key_secret or settings.service_token).get_secret_value()
 
 
+def _secret_box(settings: AuthSettings) -> SecretBox:
+    current = settings.secrets_key.get_secret_value() if settings.secrets_key else _key_secret(settings)
+    return SecretBox(current, [former.get_secret_value() for former in settings.secrets_former_keys])
+
+
 def _key_life(settings: AuthSettings) -> KeyLife:
     return KeyLife(
         rotate_after=timedelta(seconds=settings.rotate_after_s),
@@ -120,7 +128,7 @@ def _key_life(settings: AuthSettings) -> KeyLife:
 def _keep(settings: AuthSettings) -> Keep:
     return Keep(
         timedelta(seconds=settings.audit_retention_s), timedelta(seconds=settings.membership_life_s),
-        settings.janitor_interval_s,
+        timedelta(seconds=settings.secrets_unused_s), settings.janitor_interval_s,
     )  # fmt: skip
 
 

@@ -18,6 +18,8 @@ from shared.errors import Refused, Unavailable
 from shared.runtime.questions import Questions
 
 MOST_ITEMS: Final = 1_000
+_OF_THE_JOB: Final = frozenset({"secret_missing", "secrets_too_large"})
+"""Refusals that say what is wrong with the job, not that its owner may not."""
 
 
 @dataclass(slots=True)
@@ -103,7 +105,8 @@ def item_for(
 
 
 def granted(answer: GrantAnswer) -> str:
-    """The grant, or Refused (code `forbidden`) with auth's words."""
+    """The grant, or Refused (code `forbidden`, `secret_missing`, `secrets_too_large`) with auth's words."""
     if answer.grant is None:
-        raise Refused(answer.refusal or "not allowed", code="forbidden")
+        code = answer.refusal_code if answer.refusal_code in _OF_THE_JOB else "forbidden"
+        raise Refused(answer.refusal or "not allowed", code=code or "")
     return answer.grant

@@ -30,6 +30,8 @@ from shared.job import (
     RESERVED_ENV_NAMES,
     RESERVED_ENV_PREFIXES,
     RESERVED_ENV_WORDS,
+    SECRET_FILE_PATTERN,
+    SECRET_PATTERN,
     JobSpec,
     env_bytes,
     is_reserved_env,
@@ -38,7 +40,8 @@ from shared.job import (
 M = TypeVar("M", bound=BaseModel)
 
 BEYOND_SCHEMA: Final = (
-    "names in 'files', 'outputs' and 'endpoints' are given once",
+    "names in 'files', 'outputs' and 'endpoints', and the files of 'secrets', are given once",
+    "a secret whose name is one of the files that Nomad itself makes (nomad_..., vault_..., api.sock) needs a 'file'",
     "'image' is a reference, `registry/repository:tag` or `...@sha256:digest`, in lower case up to the tag",
     f"'env' has at most {MOST_ENV_BYTES} bytes in all",
     "the value of a size or duration written with units lies within the bounds given for plain numbers",
@@ -63,6 +66,12 @@ def _inside_task(path: str) -> str:
     if not re.fullmatch(_PATH, path):
         raise ValueError("must be a relative path inside the job's own folder, without '..' or empty parts")
     return path
+
+
+def _secret_file(file: str) -> str:
+    if not re.fullmatch(SECRET_FILE_PATTERN, file):
+        raise ValueError("must be one name of letters, digits, '.', '_', '-', and none of Nomad's own (nomad_..., ...)")
+    return file
 
 
 def _env_name(name: str) -> str:
@@ -111,6 +120,9 @@ Path = Annotated[
     str, StringConstraints(max_length=255), AfterValidator(_inside_task),
     WithJsonSchema({"type": "string", "maxLength": 255, "pattern": _PATH}),
 ]  # fmt: skip
+SecretFileName = Annotated[
+    str, AfterValidator(_secret_file), WithJsonSchema({"type": "string", "pattern": SECRET_FILE_PATTERN})
+]  # fmt: skip
 EnvName = Annotated[str, AfterValidator(_env_name), WithJsonSchema({"type": "string", "pattern": _ENV_NAME})]
 Whole = BeforeValidator(_whole)
 _CLOSED: Final[JsonDict] = {"additionalProperties": False}
@@ -138,6 +150,15 @@ class OutputInput(Input):
 
     name: OutputName = Field(description="Its name at `/outputs/{name}`.")
     path: Path = Field(description="Relative to the job's working folder, without '..'.")
+
+
+class SecretFileInput(Input):
+    """A secret of yours, given to the job as a file. The value is never in the job: set it with `serai secrets set`."""
+
+    name: Annotated[str, StringConstraints(pattern=SECRET_PATTERN)] = Field(description="As you have set it in the VO.")
+    file: SecretFileName | None = Field(
+        default=None, description="Its file in the folder `NOMAD_SECRETS_DIR`; its name when left out."
+    )
 
 
 class GpusInput(Input):
@@ -247,6 +268,7 @@ class JobFile(Input):
         default={}, max_length=64, json_schema_extra=_CLOSED, description="Kept with the job, not searched."
     )
     endpoints: list[EndpointInput] = Field(default=[], max_length=16)
+    secrets: list[SecretFileInput] = Field(default=[], max_length=16)
 
     def to_spec(self) -> JobSpec:
         """The same in the platform's own names and units."""
@@ -257,7 +279,8 @@ class JobFile(Input):
         }
         resources = self.resources
         plain = self.model_dump(
-            exclude={"resources", "placement", "max_runtime", "max_wait", "start_deadline"}, exclude_unset=True
+            exclude={"resources", "placement", "max_runtime", "max_wait", "start_deadline", "secrets"},
+            exclude_unset=True,
         )
         return JobSpec.model_validate(
             plain
@@ -268,6 +291,7 @@ class JobFile(Input):
                 },
                 "placement": wishes, "max_runtime_s": self.max_runtime, "max_wait_s": self.max_wait,
                 "start_deadline_s": self.start_deadline,
+                "secrets": [{"name": each.name, "file": each.file or each.name} for each in self.secrets],
             }
         )  # fmt: skip
 
@@ -316,6 +340,7 @@ def _rule_errors(job: Mapping[str, Any]) -> list[InputError]:
         errors.append(InputError("/env", f"more than {MOST_ENV_BYTES} bytes in all", "put long texts into 'files'"))
     for what, name in (("files", "path"), ("outputs", "name"), ("endpoints", "name")):
         errors.extend(_doubled(what, name, job.get(what)))
+    errors.extend(_doubled("secrets", "file", _with_files(job.get("secrets"))))
     return errors
 
 
@@ -323,6 +348,12 @@ def _texts(env: object) -> dict[str, str]:
     """The variables that are texts; others are told of by the model."""
     given = env.items() if isinstance(env, Mapping) else ()
     return {name: value for name, value in given if isinstance(name, str) and isinstance(value, str)}
+
+
+def _with_files(secrets: object) -> list[object]:
+    """Each secret with its file said aloud."""
+    given = secrets if isinstance(secrets, list) else []
+    return [{"file": each.get("name"), **each} if isinstance(each, Mapping) else each for each in given]
 
 
 def _doubled(what: str, name: str, items: object) -> list[InputError]:

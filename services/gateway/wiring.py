@@ -15,6 +15,7 @@ from services.gateway.api.app import create_app
 from services.gateway.api.events import EventRoutes
 from services.gateway.api.files import FileRoutes
 from services.gateway.api.jobs import JobRoutes
+from services.gateway.api.secrets import SecretRoutes
 from services.gateway.api.sites import SiteRoutes
 from services.gateway.api.views import ViewRoutes
 from services.gateway.backlog import Backlog
@@ -76,6 +77,7 @@ class Parts:
                 FileRoutes(access, lookup, self.changes, monitor),
                 EventRoutes(access, lookup, streams),
                 SiteRoutes(access, commanding, scheduler, clock),
+                SecretRoutes(access, auth),
             ],
             settings.public_url,
         )

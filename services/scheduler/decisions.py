@@ -84,6 +84,14 @@ class RegisterRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class Withheld:
+    """The attempt is not registered (again): its owner's secrets are not to be had, for this reason."""
+
+    number: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
 class IdClosed:
     """What came of closing an attempt's id."""
 
@@ -113,7 +121,7 @@ class Suspended:
     reason: Reason
 
 
-AboutAttempt = AttemptSeen | Registered | RegisterVoid | RegisterRefused | IdClosed
+AboutAttempt = AttemptSeen | Registered | RegisterVoid | RegisterRefused | Withheld | IdClosed
 Input = AboutAttempt | Placed | Waits | GaveUp | CancelAsked | Passed | Refusal | Suspended
 
 # -- effects ------------------------------------------------------------------------------------------------------
@@ -124,6 +132,8 @@ class Call(StrEnum):
 
     SUBMIT = "submit"
     CLOSE = "close"
+    FORGET = "forget"
+    """Delete the attempt's secrets there."""
 
 
 @dataclass(frozen=True, slots=True)

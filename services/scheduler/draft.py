@@ -93,6 +93,8 @@ class Draft:
         if ended:
             self.set_attempt(standing=Standing.ENDED, ended_at=self.attempt.ended_at or self.now)
             self.drop(Call.CLOSE)
+            if self.job.spec.secrets:
+                self.owe(Call.FORGET)
         else:
             self.set_attempt(standing=Standing.ABANDONED)
             self.owe(Call.CLOSE)

@@ -28,6 +28,7 @@ from services.scheduler.decisions import (
     StrayEnded,
     Suspended,
     Waits,
+    Withheld,
 )
 from services.scheduler.draft import Draft
 from services.scheduler.lifecycle import JobStep
@@ -139,6 +140,8 @@ def _of_current(draft: Draft, told: AboutAttempt, rules: Rules, jitter: float) -
             _give_up(draft, rules, jitter, ended=True)
         case RegisterRefused(_, text):
             _refused(draft, text, rules, jitter)
+        case Withheld(_, reason):
+            _withheld(draft, reason)
         case IdClosed(_, closing):
             _id_closed(draft, closing, rules, jitter)
 
@@ -245,6 +248,14 @@ def _refused(draft: Draft, text: str, rules: Rules, jitter: float) -> None:
     _follow(draft, retry.free(reason, number=attempt.number, limits=rules.limits))
 
 
+def _withheld(draft: Draft, reason: Reason) -> None:
+    """Without its secrets no attempt can do its work. An earlier register may have won: its id is closed."""
+    if draft.attempt.giving_up is not None or draft.attempt.registered:
+        return
+    draft.leave_attempt(ended=False)
+    draft.end(JobStep.GAVE_UP, JobFailed, reason)
+
+
 def _id_closed(draft: Draft, closing: Closing, rules: Rules, jitter: float) -> None:
     attempt = draft.attempt
     draft.set_attempt(closed=True)
@@ -272,7 +283,7 @@ def _nothing_left(draft: Draft, rules: Rules, jitter: float) -> None:
 def _of_another(draft: Draft, told: AboutAttempt) -> None:
     """Not the current attempt: the job does not move. What still lives is stopped, what is over is put away."""
     match told:
-        case Registered() | IdClosed(closing=Closing.STOPPING):
+        case Registered() | Withheld() | IdClosed(closing=Closing.STOPPING):
             return
         case AttemptSeen(outcome=Outcome(status=AttemptStatus.LOST)):
             return

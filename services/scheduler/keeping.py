@@ -108,6 +108,13 @@ class Keeper:
         unit.after_commit(self.wakes.calls.set)
 
     def _stray_ended(self, unit: Unit, job: Job, number: int) -> None:
+        found = store.attempt(unit.connection, job.id, number) if job.spec.secrets else None
+        if found is not None:
+            store.owe(
+                unit.connection, job.id, number, Call.FORGET, cluster=found.cluster, namespace=found.namespace,
+                now=unit.now,
+            )  # fmt: skip
+            unit.after_commit(self.wakes.calls.set)
         store.drop_owed(unit.connection, job.id, number, Call.CLOSE)
         store.set_standing(unit.connection, job.id, number, Standing.ENDED, unit.now)
         unit.after_commit(self.wakes.room)

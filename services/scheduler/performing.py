@@ -1,4 +1,5 @@
-"""The leader's loop over owed calls: registers and closes attempts at the sites until that is done.
+"""The leader's loop over owed calls: registers and closes attempts at the sites, and deletes
+their secrets there, until that is done.
 
 The one retrying layer for calls to Nomad. Asking again after a doubt is always safe (EnforceIndex and nonce). Answers
 are written several at a time. Which answer means what for the job is decided in `jobs.py`.
@@ -8,7 +9,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -20,11 +21,13 @@ from services.scheduler.decisions import (
     Registered,
     RegisterRefused,
     RegisterVoid,
+    Withheld,
 )
 from services.scheduler.keeping import Keeper
 from services.scheduler.known_sites import KnownSites
 from services.scheduler.leading import Leader
 from services.scheduler.records import Attempt, Job
+from services.scheduler.releasing import Releasing
 from services.scheduler.store import OwedCall
 from shared import ids
 from shared.engine import AttemptOrder, Closing, Submission, Submitted
@@ -69,8 +72,9 @@ class Performer:
 
     def __init__(
         self, data: Store, leader: Leader, keeper: Keeper, sites: KnownSites, engines: Mapping[str, JobEngine],
-        clock: Clock, tracer: Tracer, rng: random.Random, pace: CallPace,
+        releasing: Releasing, clock: Clock, tracer: Tracer, rng: random.Random, pace: CallPace,
     ) -> None:  # fmt: skip
+        self._releasing = releasing
         self._store = data
         self._leader = leader
         self._keeper = keeper
@@ -131,10 +135,18 @@ class Performer:
             with self._span(owed):
                 closing = await engine.close(AttemptId(owed.job_id, owed.number), owed.namespace)
             return self._closed(owed, closing)
+        if owed.call is Call.FORGET:
+            with self._span(owed):
+                await engine.forget(AttemptId(owed.job_id, owed.number), owed.namespace)
+            return Done(owed)
         job = await self._store.read(lambda connection: store.load(connection, owed.job_id))
         order = self._order(owed, job)
-        if order is None:
+        if job is None or job.attempt is None or order is None:
             return Done(owed)
+        released = await self._releasing.of(job, job.attempt)
+        if released.refusal is not None:
+            return Done(owed, Withheld(owed.number, released.refusal))
+        order = replace(order, secrets=released.values)
         with self._span(owed):
             submission = await engine.submit(order)
         return self._submitted(owed, submission)

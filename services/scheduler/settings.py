@@ -92,6 +92,9 @@ class SchedulerSettings(BaseSettings):
     stop_poll_s: float = Field(
         2, gt=0, description="Seconds between looks whether a stopped attempt is over, where the monitor does not say."
     )
+    leftovers_s: float = Field(
+        300, gt=0, description="Seconds between looks at the clusters for secrets that outlived their attempt."
+    )
     namespaces_s: float = Field(60, gt=0, description="Seconds between looks at which Nomad namespaces a cluster has.")
     stop_unknown_strays: bool = Field(
         True, description="Stop attempts of jobs that we have no record of. Turn off before restoring an old database."

@@ -13,8 +13,10 @@ from services.scheduler.jobs import Rules
 from services.scheduler.keeping import Keeper
 from services.scheduler.known_sites import KnownSites
 from services.scheduler.leading import Leader
+from services.scheduler.leftovers import Leftovers
 from services.scheduler.performing import CallPace, Performer
 from services.scheduler.placing import Pace, Placer
+from services.scheduler.releasing import Releasing
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.stopping import StopPace, Stopper
 from services.scheduler.store import runtime
@@ -98,7 +100,11 @@ class Parts:
             store, self.leader, self.keeper, self.sites, authorising, clock, rng, self.namespace_of, _pace(settings)
         )
         self.performer = Performer(
-            store, self.leader, self.keeper, self.sites, engines, clock, tracer, rng, _call_pace(settings)
+            store, self.leader, self.keeper, self.sites, engines, Releasing(auth), clock, tracer, rng,
+            _call_pace(settings),
+        )  # fmt: skip
+        self.leftovers = Leftovers(
+            self.leader, self.keeper, engines, settings.leftovers_s, unknown=settings.stop_unknown_strays
         )
         sweep = SweepPace(settings.tick_s, settings.site_grace_s, settings.monitor_silence_s)
         self.sweeper = Sweeper(store, self.leader, self.keeper, self.sites, clock, self.namespace_of, sweep)
@@ -112,7 +118,8 @@ class Parts:
 
     async def lead(self) -> None:
         """The leader's loops, while this copy leads."""
-        await self.leader.lead([self.placer.run, self.performer.run, self.sweeper.run, self.stopper.run])
+        loops = (self.placer, self.performer, self.sweeper, self.stopper, self.leftovers)
+        await self.leader.lead([loop.run for loop in loops])
 
     def namespace_of(self, vo: str) -> str:
         """The Nomad namespace of a VO's jobs."""

@@ -79,6 +79,8 @@ class Demand(Value):
     max_runtime_s: float
     max_wait_s: float
     mock: bool = False
+    secrets: tuple[str, ...] = ()
+    """Names of the owner's secrets, each once and in order."""
 
     @property
     def network(self) -> Network:
@@ -87,7 +89,8 @@ class Demand(Value):
 
     def digest(self) -> str:
         """SHA-256 (hex): what a grant says of it, so that its receiver can hold it against the job itself."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        without = None if self.secrets else {"secrets"}  # as releases that did not know them said it
+        return hashlib.sha256(self.model_dump_json(exclude=without).encode()).hexdigest()
 
 
 class Objection(Value):
@@ -104,6 +107,7 @@ def demand_of(spec: JobSpec) -> Demand:
         cpu_cores=resources.cpu_cores, memory_mib=resources.memory_mib, disk_mib=resources.disk_mib,
         gpus=resources.gpus.count, image=spec.image, access=tuple(sorted({each.access for each in spec.endpoints})),
         max_runtime_s=spec.max_runtime_s, max_wait_s=spec.max_wait_s, mock="serai.mock" in spec.metadata,
+        secrets=tuple(sorted({each.name for each in spec.secrets})),
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.contracts.commands import Principal
 from shared.contracts.policies import Demand, Policy
@@ -116,6 +116,63 @@ class Decision(Answer):
     message: str = ""
     policy: Policy | None = None
     policy_version: str = ""
+
+
+class SecretWrite(Answer):
+    """`PUT /internal/secrets` at auth: keep this value under this name for the caller in a VO; never read back."""
+
+    token: str = Field(repr=False)
+    vo: str
+    name: str
+    value: str = Field(repr=False)
+    """Base64: a secret is any bytes."""
+
+
+class SecretDelete(Answer):
+    """`POST /internal/secrets:delete` at auth."""
+
+    token: str = Field(repr=False)
+    vo: str
+    name: str
+
+
+class SecretList(Answer):
+    """`POST /internal/secrets:list` at auth: the caller's own, of one VO or of all of theirs."""
+
+    token: str = Field(repr=False)
+    vo: str | None = None
+
+
+class SecretTold(Answer):
+    """All that anybody is ever told of a secret."""
+
+    vo: str
+    name: str
+    created_at: datetime
+    updated_at: datetime
+    used_at: datetime | None = None
+
+
+class SecretsTold(Answer):
+    secrets: tuple[SecretTold, ...]
+
+
+class SecretsRequest(Answer):
+    """`POST /internal/secrets:release` at auth, by the scheduler alone: the values that an attempt is about to need."""
+
+    principal: Principal
+    vo: str
+    site: str
+    attempt: str
+    names: tuple[str, ...]
+
+
+class SecretsAnswer(Answer):
+    """The values (base64) by name, or (`code`) why there are none: they go into the site's Nomad and nowhere else."""
+
+    values: dict[str, str] = Field(default={}, repr=False)
+    code: str = ""
+    message: str = ""
 
 
 # -- scheduler ----------------------------------------------------------------------------------------------------

@@ -71,6 +71,7 @@ class ReasonCode(StrEnum):
     CANCELLED_BY_USER = "cancelled_by_user"
     AUTHORISATION_EXPIRED = "authorisation_expired"
     NOT_AUTHORISED = "not_authorised"
+    SECRET_MISSING = "secret_missing"
     INVALID_REQUEST = "invalid_request"
     DEAD_LETTERED = "dead_lettered"
     UNKNOWN = "unknown"
@@ -103,6 +104,7 @@ REASON_SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.CANCELLED_BY_USER: "The job was cancelled on request.",
     ReasonCode.AUTHORISATION_EXPIRED: "The authorisation had expired and a fresh decision said no.",
     ReasonCode.NOT_AUTHORISED: "The owner may not run this job.",
+    ReasonCode.SECRET_MISSING: "A secret that the job names is not there any more.",
     ReasonCode.INVALID_REQUEST: "The request could not be understood.",
     ReasonCode.DEAD_LETTERED: "The request could not be handled and was set aside for an operator.",
     ReasonCode.UNKNOWN: "The cause is not known.",

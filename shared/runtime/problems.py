@@ -47,6 +47,15 @@ PROBLEMS: dict[str, Problem] = {
     ),
     "grant_expired": Problem(403, "The grant has expired", "Between services only: ask auth again."),
     "forbidden": Problem(403, "Not allowed", "The detail says which role is needed and who gives it."),
+    "secret_missing": Problem(
+        422, "A secret that the job names is not there", "Set it (`serai secrets set NAME`) in the VO of the job."
+    ),
+    "secrets_too_large": Problem(
+        422,
+        "The secrets are too large",
+        "A secret holds 32 KiB, all of one job together about 48 KiB; the detail has the figures.",
+    ),
+    "too_many_secrets": Problem(422, "There are too many secrets", "Delete those that no job needs any more."),
     "suspended": Problem(
         403, "Access is suspended", "The detail says what is suspended, why and until when; ask the operators."
     ),

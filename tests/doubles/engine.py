@@ -1,7 +1,7 @@
 """A JobEngine in memory: keeps Nomad's promises about ids (first register wins, tombstones) and records calls."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from shared.engine import AttemptOrder, Closing, Plan, Submission, Submitted
@@ -28,6 +28,8 @@ class EngineDouble:
     living: set[AttemptId] = field(default_factory=set)
     most_at_once: int = 0
     hold: asyncio.Event | None = None
+    secrets: dict[AttemptId, Mapping[str, bytes]] = field(default_factory=dict)
+    """What submits have put at the cluster and nobody has deleted since."""
 
     def __post_init__(self) -> None:
         self._changed = asyncio.Condition()
@@ -36,6 +38,8 @@ class EngineDouble:
     async def submit(self, order: AttemptOrder) -> Submission:
         await self._called()
         self.orders.append(order)
+        if order.secrets:
+            self.secrets[order.attempt] = order.secrets
         answer = self.answers.pop(0) if self.answers else self._register(order)
         await self._tell()
         if isinstance(answer, SeraiError):
@@ -48,6 +52,15 @@ class EngineDouble:
         closing = self._close(attempt)
         await self._tell()
         return closing
+
+    async def forget(self, attempt: AttemptId, namespace: str) -> None:
+        await self._called()
+        self.secrets.pop(attempt, None)
+        await self._tell()
+
+    async def kept_secrets(self) -> list[tuple[str, str]]:
+        self._present()
+        return [(attempt.nomad_id, "default") for attempt in self.secrets]
 
     async def plan(self, order: AttemptOrder) -> Plan:
         return Plan()

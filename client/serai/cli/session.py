@@ -99,6 +99,21 @@ def of(context: typer.Context) -> Session:
     return here
 
 
+def vo(here: Session, asked: str | None) -> str:
+    """The VO that was asked for, that of the settings, or the only one in which the caller may work."""
+    return asked or here.settings().vo or here.ask(_only_vo)
+
+
+async def _only_vo(serai: Serai) -> str:
+    """The caller's VO where there is no choice."""
+    me = await serai.whoami()
+    vos = [each["vo"] for each in me["memberships"] if "job.submit" in each.get("verbs", ("job.submit",))]
+    if len(vos) != 1:
+        which = f"one of: {', '.join(vos)}" if vos else "none of your roles may submit; see `serai whoami`"
+        raise typer.BadParameter(f"say for which VO: --vo NAME or SERAI_VO ({which})")
+    return str(vos[0])
+
+
 async def job_id(serai: Serai, given: str) -> str:
     """The full id that `given` stands for. Raises Problem `not_found`, or BadParameter when it is not unique."""
     if FULL_ID.fullmatch(given):

@@ -167,7 +167,7 @@ def run(
     here = session.of(context)
     screen = here.screen(output)
     job: Json = {
-        "name": name or _name(command[0]), "vo": vo or here.settings().vo or here.ask(_only_vo), "command": command,
+        "name": name or _name(command[0]), "vo": session.vo(here, vo), "command": command,
         "image": image, "env": session.pairs(env, "--env"), "labels": session.pairs(label, "--label"),
         "files": [_input(word) for word in file or ()], "outputs": [_kept(word) for word in keep or ()],
         "resources": _present({"cpu": cpu, "memory": memory, "gpus": {"count": gpus} if gpus else None}),
@@ -183,16 +183,6 @@ def run(
         _tell_ids(screen, [accepted], single=True)
         return Exit.OK
     return tailing.follow_to_end(here, screen, accepted)
-
-
-async def _only_vo(serai: Serai) -> str:
-    """The caller's VO where there is no choice."""
-    me = await serai.whoami()
-    vos = [each["vo"] for each in me["memberships"] if "job.submit" in each.get("verbs", ("job.submit",))]
-    if len(vos) != 1:
-        which = f"one of: {', '.join(vos)}" if vos else "none of your roles may submit; see `serai whoami`"
-        raise typer.BadParameter(f"say for which VO: --vo NAME or SERAI_VO ({which})")
-    return str(vos[0])
 
 
 def _name(program: str) -> str:

@@ -3,6 +3,7 @@
 Blocking; `tasks.py` calls it in a thread.
 """
 
+import os
 import shutil
 import tarfile
 import urllib.request
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 from .jobspec import Row
 from .taskenv import Places
+from .templates import Read, Unsupported, render
 
 MAX_ARTIFACT_BYTES = 2 * 1024**3
 ARTIFACT_TIMEOUT_S = 60
@@ -49,20 +51,24 @@ def inside(places: Places, name: str) -> Path:
     return resolved
 
 
-def write_template(places: Places, template: Row, dest: str) -> dict[str, str]:
-    """Write a template's text; the variables in it when it is for the environment. Template functions are refused."""
-    text = template["EmbeddedTmpl"]
-    if text == f'{template["LeftDelim"]}""{template["RightDelim"]}':
-        text = ""  # the action that prints nothing: how an empty file is written, since Nomad refuses an empty template
-    if template["LeftDelim"] in text:
-        raise SetupFailure(
-            "Template", "display_message", f"Template failed: {dest}: template functions are not supported"
-        )
-    path = inside(places, dest)
+def write_template(places: Places, template: Row, dest: str, read: Read) -> dict[str, str]:
+    """Write a template's file; the variables in it when it is for the environment. Raises SetupFailure, Missing."""
+    try:
+        content = render(template, read)
+    except Unsupported as error:
+        raise SetupFailure("Template", "display_message", f"Template failed: {dest}: {error}") from error
+    write(inside(places, dest), content, int(template["Perms"] or "0644", 8))
+    return _variables(content.decode(errors="replace")) if template["Envvars"] else {}
+
+
+def write(path: Path, content: bytes, mode: int) -> None:
+    """Put a file in its place in one step, also over one that nobody may write to."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    path.chmod(int(template["Perms"] or "0644", 8))
-    return _variables(text) if template["Envvars"] else {}
+    fresh = path.with_name(f".{path.name}.new")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+        out.write(content)
+    fresh.chmod(mode)
+    fresh.replace(path)
 
 
 def _variables(text: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from .state import Alloc
 from .taskenv import Places, build
 from .tasks import TaskRunner
 from .updates import TIMED_OUT, Update
+from .workload import Region, Workload
 
 News = Callable[["AllocRunner", bool], None]
 _WORDS = {
@@ -28,8 +29,9 @@ class AllocRunner:
     """Runs all tasks of an allocation."""
 
     def __init__(
-        self, alloc: Alloc, job: Row, group: Row, node: Row, drivers: Mapping[str, Driver], places: Places, news: News
-    ) -> None:
+        self, alloc: Alloc, job: Row, group: Row, node: Row, drivers: Mapping[str, Driver], places: Places,
+        workloads: Region, news: News,
+    ) -> None:  # fmt: skip
         row = alloc.row
         self.alloc_id: str = row["ID"]
         self.created: int = row["CreateTime"]
@@ -52,8 +54,9 @@ class AllocRunner:
             where = Places(places.alloc_dir, task["Name"])
             env = build(job, group, task, row, allocated, node, where)
             key = f"{self.alloc_id}.{task['Name']}"
+            workload = Workload(workloads, job["Namespace"], job["ID"], group["Name"], task["Name"], self.alloc_id)
             self.tasks[task["Name"]] = TaskRunner(
-                task, drivers.get(task["Driver"]), where, env, node, job["Type"], key, self._task_changed
+                task, drivers.get(task["Driver"]), where, env, node, job["Type"], key, workload, self._task_changed
             )
 
     # -- what it tells -------------------------------------------------------------------------------------------------

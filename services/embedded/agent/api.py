@@ -1,7 +1,7 @@
 """The agent's HTTP API: from a request to the function that answers it.
 
 Raw ASGI, because several agents share the platform's loop and each answer should cost little. Knows tokens and injected
-faults; what the answers are is decided in `api_jobs.py`, `api_reads.py` and `api_client.py`.
+faults; what the answers are is decided in the other `api_*.py`.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from . import api_client, api_jobs, api_namespaces, api_reads, stream
+from . import api_client, api_jobs, api_namespaces, api_reads, api_vars, stream
 from .faults import KINDS
 from .region import Refused
 from .web import Answer, HttpError, Message, Receive, Request, Send, json_answer, text_answer
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Handler = Callable[["EmbeddedAgent", Request, str], Awaitable[Answer | None]]
 
-OPEN_PATHS = ("/v1/status/leader", "/v1/status/peers", "/v1/regions", "/v1/agent/health")
+OPEN_PATHS = (
+    "/.well-known/jwks.json", "/v1/status/leader", "/v1/status/peers", "/v1/regions", "/v1/agent/health",
+)  # fmt: skip
 EXACT: dict[str, Handler] = {
     "/v1/jobs": api_jobs.jobs,
     "/v1/jobs/statuses": api_reads.job_statuses,
@@ -41,6 +43,8 @@ EXACT: dict[str, Handler] = {
     "/v1/acl/token/self": api_reads.token_self,
     "/v1/system/gc": api_jobs.system_gc,
     "/v1/client/stats": api_client.node_stats,
+    "/v1/vars": api_vars.variables,
+    "/.well-known/jwks.json": api_reads.jwks,
 }
 PREFIXES: list[tuple[str, Handler]] = [
     ("/v1/job/", api_jobs.job),
@@ -49,6 +53,7 @@ PREFIXES: list[tuple[str, Handler]] = [
     ("/v1/deployment/", api_reads.deployment),
     ("/v1/node/", api_reads.node),
     ("/v1/namespace/", api_namespaces.namespace),
+    ("/v1/var/", api_vars.variable),
     ("/v1/client/fs/", api_client.fs),
     ("/v1/client/allocation/", api_client.alloc_stats),
 ]

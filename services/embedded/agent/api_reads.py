@@ -306,6 +306,12 @@ async def health(agent: "EmbeddedAgent", request: Request, rest: str) -> Answer:
     return json_answer({"client": {"message": "ok", "ok": True}, "server": {"message": "ok", "ok": True}})
 
 
+async def jwks(agent: "EmbeddedAgent", request: Request, rest: str) -> Answer:
+    """The public key of workload identities; open to everybody."""
+    request.only("GET")
+    return json_answer(agent.keyring.jwks(), Cache_Control="max-age=3600")
+
+
 async def agent_self(agent: "EmbeddedAgent", request: Request, rest: str) -> Answer:
     """The agent's configuration, as far as anybody reads it."""
     request.only("GET")

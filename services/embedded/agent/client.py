@@ -19,6 +19,7 @@ from .settings import AgentSettings
 from .state import Alloc, State
 from .taskenv import Places
 from .updates import Update
+from .workload import Region
 
 log = logging.getLogger(__name__)
 Report = Callable[[str, list[Update]], None]
@@ -36,6 +37,7 @@ class NodeClient:
         settings: AgentSettings,
         drivers: Mapping[str, Driver],
         alloc_root: Path,
+        workloads: Region,
         report: Report,
         after_written: AfterWritten,
     ) -> None:
@@ -44,6 +46,7 @@ class NodeClient:
         self.settings = settings
         self.drivers = drivers
         self.alloc_root = alloc_root
+        self.workloads = workloads
         self._report = report
         self._after_written = after_written
         self.runners: dict[str, AllocRunner] = {}
@@ -86,7 +89,8 @@ class NodeClient:
             log.warning("allocation %s belongs to no known job version", alloc.row["ID"])
             return None
         places = Places(self.alloc_root / alloc.row["ID"], "")
-        runner = AllocRunner(alloc, job, group, self.state.nodes[self.node_id].row, self.drivers, places, self._heard)
+        node = self.state.nodes[self.node_id].row
+        runner = AllocRunner(alloc, job, group, node, self.drivers, places, self.workloads, self._heard)
         self.runners[runner.alloc_id] = runner
         states = (thawed(alloc.row.get("TaskStates")) or {}) if resume else None
         if resume and alloc.row["DesiredStatus"] != "run":

@@ -156,6 +156,8 @@ def canonical_task(spec: Mapping[str, Any], restart: Row) -> Row:
     task["LogConfig"] = merged(LOG_CONFIG, spec.get("LogConfig") or {})
     task["Resources"] = merged(RESOURCES, spec.get("Resources") or {})
     task["RestartPolicy"] = timed(restart, spec.get("RestartPolicy"), "Delay", "Interval")
+    if task["Identities"]:
+        task["Identities"] = [timed(IDENTITY, identity, "TTL") for identity in task["Identities"]]
     if task["Templates"]:
         task["Templates"] = [merged(TEMPLATE, template) for template in task["Templates"]]
     return task

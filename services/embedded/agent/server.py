@@ -28,6 +28,7 @@ from .drivers.base import Driver
 from .drivers.mock import MockDriver
 from .drivers.process import ProcessDriver
 from .faults import Faults
+from .keyring import Keyring
 from .region import Region
 from .rows import Line
 from .settings import AgentSettings
@@ -35,6 +36,7 @@ from .state import Commit, State
 from .stream import Stream
 from .updates import Update
 from .web import Request
+from .workload import Region as Workloads
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class EmbeddedAgent:
         self.alloc_root = settings.data_dir / "alloc"
         self.region = Region(settings, State(tells_deletions=settings.tells_deletions), new_id, self._is_port_free)
         self.clients: dict[str, NodeClient] = {}
+        self.keyring: Keyring
         self._process_driver = ProcessDriver(settings.data_dir / "run")
         self._journal = Journal(
             settings.data_dir / "state",
@@ -106,6 +109,7 @@ class EmbeddedAgent:
     def _load(self) -> deque[Line]:
         self.settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.region.namespaces |= api_namespaces.kept(self.settings.data_dir)
+        self.keyring = Keyring(self.settings.data_dir / "keystore")
         lines: deque[Line] = deque(maxlen=self.settings.event_buffer_size + 1)
         for record in self._journal.load():
             if (line := self.region.state.load(record)) is not None:
@@ -118,12 +122,13 @@ class EmbeddedAgent:
         now = self.now()
         known = {node.row["Name"]: node.row["ID"] for node in self.region.state.nodes.values()}
         self.region.resume(now)
+        workloads = Workloads(self.settings.region, self.issuer, self.region.state, self.keyring)
         for number in range(self.settings.nodes):
             name = self.settings.first_node_name + (f"-node{number + 1}" if self.settings.nodes > 1 else "")
             node_id = known.get(name) or new_id()
             row = fingerprint.node_row(self.settings, node_id, name, self.address.removeprefix("http://"))
             self.clients[node_id] = NodeClient(
-                node_id, self.region.state, self.settings, self._drivers(), self.alloc_root, self._report,
+                node_id, self.region.state, self.settings, self._drivers(), self.alloc_root, workloads, self._report,
                 self._after_written,
             )  # fmt: skip
             if name in known and self.region.state.nodes[node_id].row["Status"] != "ready":
@@ -240,6 +245,11 @@ class EmbeddedAgent:
         await self.durable()
         while removing := [task for task in self._tasks if task.get_name() == "remove-alloc-dirs"]:
             await asyncio.gather(*removing, return_exceptions=True)
+
+    @property
+    def issuer(self) -> str:
+        """What its identities have as `iss`."""
+        return self.address if self.settings.oidc_issuer is None else self.settings.oidc_issuer
 
     async def block(self, request: Request, index: Callable[[], int]) -> None:
         """A blocking query: wait until `index()` has passed the request's, or its wait time is over."""

@@ -56,6 +56,8 @@ class AgentSettings:
     namespaces: tuple[str, ...] = ("default",)
     token: str | None = None
     """If set, every call but the open ones needs this X-Nomad-Token."""
+    oidc_issuer: str | None = None
+    """`iss` of workload identities; None = the agent's own address, "" = none, as Nomad's without `oidc_issuer`."""
     version: str = "2.0.6"
     gc_after_s: float = 4 * 3600.0
     gc_interval_s: float = 300.0

@@ -19,7 +19,7 @@ KEPT_VERSIONS = 6
 SNAPSHOT = "Snapshot"
 TABLES = {
     "job": "jobs", "drop-job": "jobs", "eval": "evals", "drop-eval": "evals", "alloc": "allocs", "node": "nodes",
-    "deployment": "deployment",
+    "deployment": "deployment", "variable": "variables", "drop-variable": "variables",
 }  # fmt: skip
 """The table that a journal operation changes."""
 
@@ -136,6 +136,8 @@ class State:
         self.allocs: dict[str, Alloc] = {}
         self.nodes: dict[str, Node] = {}
         self.deployments: dict[str, Row] = {}
+        self.variables: dict[tuple[str, str], Row] = {}
+        """By namespace and path; `Data` is sealed."""
         self.finished: dict[JobKey, None] = {}
         """Dead jobs, the longest dead first."""
         self.capacity_freed = False
@@ -287,6 +289,10 @@ class State:
                 return job_event(dropped.row, kind, index, deleted=True) if self.tells_deletions else None
         if op == "drop-eval":
             self.drop_eval(row)
+        if op == "variable":
+            self.variables[row["Namespace"], row["Path"]] = row
+        if op == "drop-variable":
+            self.variables.pop((row[0], row[1]), None)
         if op == "table":
             self.table_index.update(row)
         return None
@@ -306,6 +312,8 @@ class State:
             yield ["alloc", alloc.row, [alloc.version, alloc.ask.packed()]]
         for row in self.deployments.values():
             yield ["deployment", row, None]
+        for row in self.variables.values():
+            yield ["variable", row, None]
 
 
 def job_event(row: Row, kind: str, index: int, *, deleted: bool = False) -> Event:
@@ -414,6 +422,22 @@ class Txn:
         """Remove an evaluation, in silence."""
         self.state.drop_eval(eval_id)
         self._note("evals", ["drop-eval", eval_id, None], None)
+
+    def put_variable(self, key: tuple[str, str], told: Row) -> Row:
+        """Write a variable at this index. No event tells of variables."""
+        before = self.state.variables.get(key) or {"CreateIndex": self.index, "CreateTime": self.now}
+        row = {
+            "Namespace": key[0], "Path": key[1], "CreateIndex": before["CreateIndex"],
+            "CreateTime": before["CreateTime"], "ModifyIndex": self.index, "ModifyTime": self.now, **told,
+        }  # fmt: skip
+        self.state.variables[key] = row
+        self._note("variables", ["variable", row, None], None)
+        return row
+
+    def drop_variable(self, key: tuple[str, str]) -> None:
+        """Remove a variable."""
+        del self.state.variables[key]
+        self._note("variables", ["drop-variable", list(key), None], None)
 
     def settle(self) -> None:
         """Give the touched jobs the status that follows from the rows written so far."""

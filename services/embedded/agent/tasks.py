@@ -10,18 +10,25 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import allocdir, taskenv
+from . import allocdir, taskenv, workload
 from .allocdir import SetupFailure
 from .drivers.base import Driver, DriverFailure, Exit, Handle, TaskContext
 from .jobspec import SECOND, Row
 from .rows import frozen, rfc3339, task_event, thawed, unix_ns
 from .taskenv import Places, UnknownName
+from .templates import Missing
+from .workload import Workload
 
 KEPT_EVENTS = 10
+_LOOK_FOR_VARIABLES_S = 0.2
 _FIELDS = {"download_error": "DownloadError", "setup_error": "SetupError", "display_message": "Message"}
 """The task event's own field for a failure's text."""
 Changed = Callable[[bool], None]
 """Told of every change; True when the task's state, not only its events, changed."""
+
+
+class Killed(Exception):
+    """The task is not wanted any more while it was still being prepared."""
 
 
 class TaskRunner:
@@ -36,11 +43,13 @@ class TaskRunner:
         node: Row,
         job_type: str,
         key: str,
+        own: Workload,
         changed: Changed,
     ) -> None:
         self.task, self.driver, self.places, self.env, self.node = task, driver, places, env, node
         self.name: str = task["Name"]
         self.key = key
+        self.workload = own
         self.batch = job_type in ("batch", "sysbatch")
         self._changed = changed
         self.state: Row = {
@@ -128,6 +137,8 @@ class TaskRunner:
             try:
                 await self._prepare()
                 handle = await self._start()
+            except Killed:
+                break
             except SetupFailure as failure:
                 self._setup_failed(failure)
                 if not await self._restart(Exit(1)):
@@ -161,14 +172,53 @@ class TaskRunner:
         """Directory, artifacts, templates, configuration."""
         if self.makes_directory:
             await asyncio.to_thread(allocdir.make, self.places)
+        await self._identify()
         for artifact in self.task["Artifacts"] or []:
             self.event("Downloading Artifacts", "Client is downloading artifacts")
             source, dest = (self._text(artifact.get(name) or "") for name in ("GetterSource", "RelativeDest"))
             await asyncio.to_thread(allocdir.fetch, self.places, artifact, source, dest)
         for template in self.task["Templates"] or []:
             dest = self._text(template["DestPath"])
-            self.env.update(await asyncio.to_thread(allocdir.write_template, self.places, template, dest))
+            self.env.update(await self._rendered(template, dest))
         self._config = taskenv.interpolate_config(self.task["Config"] or {}, self.env, self.node)
+
+    async def _identify(self) -> None:
+        """Sign the task's identities anew, for its environment and its secrets folder."""
+        for identity in self.task["Identities"] or []:
+            if not identity["Env"] and not (identity["File"] and self.makes_directory):
+                continue
+            token, name = self.workload.token(identity, time.time()), identity["Name"]
+            if identity["Env"]:
+                self.env[f"NOMAD_TOKEN_{name}"] = token
+            if identity["File"] and self.makes_directory:
+                path = self.places.task_dir / "secrets" / f"nomad_{name}.jwt"
+                await asyncio.to_thread(allocdir.write, path, token.encode(), 0o644)
+
+    async def _keep_identities(self) -> None:
+        """While the task runs its files always hold tokens that are good; the environment cannot change any more."""
+        pauses = [p for each in self.task["Identities"] or [] if (p := workload.renew_in_s(each)) is not None]
+        while pauses:
+            await asyncio.sleep(min(pauses))
+            await self._identify()
+
+    async def _rendered(self, template: Row, dest: str) -> dict[str, str]:
+        """Written, once every variable in it is there; a task that is killed meanwhile needs it no more."""
+        waited = False
+        while True:
+            try:
+                return await asyncio.to_thread(
+                    allocdir.write_template, self.places, template, dest, self.workload.variable
+                )
+            except Missing as missing:
+                if not waited:
+                    where = f"nomad.var.block({missing.path}@{self.workload.namespace}.global)"
+                    self.event("Template", f"Missing: {where}")
+                waited = True
+            try:
+                await asyncio.wait_for(self._stop.wait(), _LOOK_FOR_VARIABLES_S)
+            except TimeoutError:
+                continue
+            raise Killed
 
     def _text(self, text: str) -> str:
         return taskenv.interpolate(text, self.env, self.node, strict=False)
@@ -196,7 +246,11 @@ class TaskRunner:
     async def _watch(self) -> bool:
         """Until the process has ended; True when it is to be started again."""
         assert self._handle is not None
-        ended = await self._handle.wait()
+        renewing = asyncio.create_task(self._keep_identities(), name=f"identities {self.key}")
+        try:
+            ended = await self._handle.wait()
+        finally:
+            renewing.cancel()
         self._handle = None
         self._terminated(ended)
         if self.killing:

@@ -101,7 +101,7 @@ class AboutRoutes:
         }  # fmt: skip
         resources = {
             "jobs": "/v1/jobs", "batch": "/v1/jobs:batch", "explain": "/v1/jobs:explain", "sites": "/v1/sites",
-            "whoami": "/v1/whoami",
+            "whoami": "/v1/whoami", "secrets": "/v1/secrets",
         }  # fmt: skip
         streams = {"events": "/v1/events", "job_events": "/v1/jobs/{id}/events", "logs": "/v1/jobs/{id}/logs"}
         limits = {

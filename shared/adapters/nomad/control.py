@@ -1,4 +1,4 @@
-"""What changes a cluster: register, close, plan. The port JobEngine over python-nomad.
+"""What changes a cluster: register, close, plan, and the variables of secrets. The port JobEngine over python-nomad.
 
 python-nomad is synchronous: its calls run in a few threads of our own, over `session.LeanSession`. It is used by its
 endpoint classes, since its `Nomad` class also reads address, token and namespace from the environment. Nothing is
@@ -6,12 +6,12 @@ retried here: after OutcomeUnknown the caller asks the same again, and EnforceIn
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from nomad import api
-from nomad.api.exceptions import BaseNomadException
+from nomad.api.exceptions import BaseNomadException, VariableConflict
 from urllib3.exceptions import ConnectTimeoutError, EmptyPoolError, HTTPError, NewConnectionError
 
 from shared.adapters.nomad.answers import error_of, says_taken
@@ -21,17 +21,23 @@ from shared.adapters.nomad.reading import NomadReader
 from shared.adapters.nomad.session import Answer, LeanSession
 from shared.adapters.nomad.settings import ClusterSettings
 from shared.adapters.nomad.specification import NONCE_KEY, TOMBSTONE_KEY, job_of, only_if_new, tombstone_of
+from shared.adapters.nomad.variables import PREFIX, items_of, owners_of, path_of
 from shared.engine import AttemptOrder, Closing, NomadJob, Plan, Submission, Submitted
 from shared.errors import Misconfigured, NotFound, OutcomeUnknown, Refused, SeraiError, Unavailable
 from shared.ids import AttemptId
 
 T = TypeVar("T")
 
+_TRIES = 3
 _CLIENT_TERMINAL = frozenset({"complete", "failed", "lost"})
 
 
 class _Taken(SeraiError):
     """The id of a register was used before."""
+
+
+class _Conflict(SeraiError):
+    """A check-and-set found something else. Nomad's answer holds the variable's content: it goes into no error."""
 
 
 class _Api:
@@ -49,6 +55,8 @@ class _Api:
         self.jobs = api.Jobs(**given)
         self.job = api.Job(**given)
         self.validate = api.Validate(**given)
+        self.variable = api.Variable(**given)
+        self.variables = api.Variables(**given)
 
 
 class NomadEngine:
@@ -63,9 +71,11 @@ class NomadEngine:
     async def submit(self, order: AttemptOrder) -> Submission:
         """As `JobEngine.submit` promises; one call where the id is new, two where it is not."""
         try:
-            job = job_of(order, self._settings)
+            job, secrets = job_of(order, self._settings), items_of(order)
         except Refused as refused:
             return Submission(Submitted.INVALID, refused.what)
+        if secrets:
+            await self._put_variable(order, secrets)
         try:
             await self._register(job)
         except _Taken:
@@ -73,6 +83,15 @@ class NomadEngine:
         except OutcomeUnknown as unclear:
             return await self._judge(job, unclear)
         return Submission(Submitted.ACCEPTED)
+
+    async def forget(self, attempt: AttemptId, namespace: str) -> None:
+        """As `JobEngine.forget` promises; Nomad answers 204 where there is no variable."""
+        path = path_of(attempt.nomad_id)
+        await self._call(lambda nomad: nomad.variable.delete_variable(path, namespace=namespace), wrote=True)
+
+    async def kept_secrets(self) -> Sequence[tuple[str, str]]:
+        """As `JobEngine.kept_secrets` promises."""
+        return owners_of(await self._call(lambda nomad: nomad.variables.get_variables(PREFIX, namespace="*")))
 
     async def close(self, attempt: AttemptId, namespace: str) -> Closing:
         """As `JobEngine.close` promises: tombstone first; where that loses, stop what is there."""
@@ -106,6 +125,37 @@ class NomadEngine:
 
     async def _register(self, job: NomadJob) -> None:
         await self._call(lambda nomad: nomad.jobs.register_job(only_if_new(job)), wrote=True)
+
+    async def _put_variable(self, order: AttemptOrder, items: dict[str, str]) -> None:
+        """Check-and-set: made if it is not there, else changed from exactly what was seen there."""
+        path, index = path_of(order.attempt.nomad_id), 0
+        for _ in range(_TRIES):
+            if await self._set(path, order.namespace, items, index):
+                return
+            found = await self._variable(path, order.namespace)
+            if found.get("Items") == items:
+                return
+            index = int(found.get("ModifyIndex") or 0)
+        raise OutcomeUnknown(f"cluster {self._settings.name}: others keep changing the secrets of {order.attempt}")
+
+    async def _set(self, path: str, namespace: str, items: dict[str, str], index: int) -> bool:
+        payload = {"Namespace": namespace, "Path": path, "Items": items}
+        try:
+            await self._call(
+                lambda nomad: nomad.variable.create_variable(path, payload, namespace=namespace, cas=index), wrote=True
+            )
+        except _Conflict:
+            return False
+        return True
+
+    async def _variable(self, path: str, namespace: str) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = await self._call(
+                lambda nomad: nomad.variable.get_variable(path, namespace=namespace)
+            )
+        except NotFound:
+            return {}
+        return found
 
     async def _read_back(self, order: AttemptOrder) -> Submission:
         found = await self._job(order.attempt.nomad_id, order.namespace)
@@ -161,6 +211,8 @@ class NomadEngine:
     def _translated(self, call: Callable[[_Api], T], wrote: bool) -> T:
         try:
             return call(self._nomad)
+        except VariableConflict:
+            raise _Conflict(f"cluster {self._settings.name}: a variable is not as it was") from None
         except BaseNomadException as failed:
             raise self._meaning(failed.nomad_resp, wrote) from failed
         except HTTPError as failed:

@@ -7,6 +7,7 @@ What a job finds when it starts, with every driver:
   the user's keeps its own folder; its inputs and outputs are in `NOMAD_TASK_DIR` all the same.
 - the user's environment, and SERAI_JOB_ID, SERAI_ATTEMPT, SERAI_VO, SERAI_SITE and TRACEPARENT.
 - a command given with an image becomes the image's command, as `docker run IMAGE COMMAND` does it.
+- each secret that it names, as a file of Nomad's secrets folder (`NOMAD_SECRETS_DIR`): only the name is in the job.
 - an endpoint `http` is the port NOMAD_PORT_http: chosen by Nomad, or, with `port` given, that port inside the
   container, or of the node where the command runs without one.
 
@@ -19,6 +20,7 @@ from typing import Any
 from shared.adapters.nomad.escaping import literal, marks_for, template_of
 from shared.adapters.nomad.mock import MOCK_KEY, mock_config
 from shared.adapters.nomad.settings import ClusterSettings
+from shared.adapters.nomad.variables import template_of_secret
 from shared.engine import AttemptOrder, NomadJob
 from shared.errors import Refused
 from shared.ids import AttemptId
@@ -157,7 +159,10 @@ def _task(order: AttemptOrder, driver: str, settings: ClusterSettings) -> dict[s
         "Driver": driver,
         "Config": config,
         "Env": _env(order),
-        "Templates": [_file(file) for file in spec.files],
+        "Templates": [
+            *(_file(file) for file in spec.files),
+            *(template_of_secret(order.attempt.nomad_id, secret) for secret in spec.secrets),
+        ],
         "Resources": _resources(spec, order.site),
         "KillTimeout": round(settings.kill_timeout_s * _SECOND),
         "LogConfig": _logs(spec, silent=driver == "mock_driver" and "stdout_string" not in config),

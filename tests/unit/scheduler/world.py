@@ -1,6 +1,7 @@
 """A whole scheduler with a real store and bus; doubles of its sites, of auth and of the monitor. Time stands still."""
 
 import asyncio
+import base64
 import hashlib
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -43,7 +44,7 @@ from shared.contracts.events import (
     SiteEvent,
     SiteObserved,
 )
-from shared.contracts.questions import Decision, DecisionRequest
+from shared.contracts.questions import Decision, DecisionRequest, SecretsAnswer, SecretsRequest
 from shared.contracts.routes import EVENT_LOG, SCHEDULER_COMMANDS, SCHEDULER_REPORTS
 from shared.contracts.suspensions import Stops, Suspension, TrustState
 from shared.errors import Unavailable
@@ -117,10 +118,16 @@ class AuthDouble:
         self.decide: Callable[[DecisionRequest], Decision] = lambda asked: Decision(allowed=True)
         self.asked: list[DecisionRequest] = []
         self.trust = TrustState(version=1)
+        self.secrets: dict[str, bytes] = {}
+        self.release_away = False
+        self.gone_after: int | None = None
+        """After so many releases the secrets are deleted."""
+        self.released: list[SecretsRequest] = []
         self.app = FastAPI()
         install_problems(self.app)
         self.app.add_api_route("/internal/decisions", self.decisions, methods=["POST"])
         self.app.add_api_route("/internal/trust", self.trusted)
+        self.app.add_api_route("/internal/secrets:release", self.release, methods=["POST"])
         self.app.add_api_route("/healthz", self.health)
 
     async def health(self) -> dict[str, str]:
@@ -140,6 +147,16 @@ class AuthDouble:
             raise Unavailable("auth is away")
         self.asked.append(asked)
         return self.decide(asked)
+
+    async def release(self, asked: SecretsRequest) -> SecretsAnswer:
+        if self.release_away:
+            raise Unavailable("auth is away")
+        self.released.append(asked)
+        gone = self.gone_after is not None and len(self.released) > self.gone_after
+        missing = [name for name in asked.names if gone or name not in self.secrets]
+        if missing:
+            return SecretsAnswer(code="secret_missing", message=f"the owner has no secret named {missing[0]!r}")
+        return SecretsAnswer(values={name: base64.b64encode(self.secrets[name]).decode() for name in asked.names})
 
 
 class World:
