@@ -221,7 +221,8 @@ class JobSpec(Value):
     labels: Annotated[dict[str, str], Field(max_length=32)] = {}
     metadata: Annotated[dict[str, Text], Field(max_length=64)] = {}
     endpoints: Annotated[tuple[Endpoint, ...], Field(max_length=16)] = ()
-    secrets: Annotated[tuple[SecretFile, ...], Field(max_length=16)] = ()
+    secrets: Annotated[tuple[SecretFile, ...], Field(max_length=16, exclude_if=lambda named: not named)] = ()
+    """Left out where there are none: then a job is written as by releases that did not know them, which read it."""
 
     @field_validator("command", "env", "labels", "metadata")
     @classmethod

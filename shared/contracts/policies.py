@@ -79,8 +79,8 @@ class Demand(Value):
     max_runtime_s: float
     max_wait_s: float
     mock: bool = False
-    secrets: tuple[str, ...] = ()
-    """Names of the owner's secrets, each once and in order."""
+    secrets: Annotated[tuple[str, ...], Field(exclude_if=lambda named: not named)] = ()
+    """Names of the owner's secrets, each once and in order; left out where there are none (`JobSpec.secrets`)."""
 
     @property
     def network(self) -> Network:
@@ -89,8 +89,7 @@ class Demand(Value):
 
     def digest(self) -> str:
         """SHA-256 (hex): what a grant says of it, so that its receiver can hold it against the job itself."""
-        without = None if self.secrets else {"secrets"}  # as releases that did not know them said it
-        return hashlib.sha256(self.model_dump_json(exclude=without).encode()).hexdigest()
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
 class Objection(Value):
