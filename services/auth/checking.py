@@ -16,7 +16,10 @@ from services.auth.issuers import Issuer, Profile, is_loopback
 from services.auth.keys import examined
 from shared.errors import Misconfigured, SeraiError, Unavailable
 
-_USEFUL_SCOPES: Final = ("openid", "profile", "eduperson_entitlement", "entitlements", "voperson_id", "wlcg.groups")
+_USEFUL_SCOPES: Final = (
+    "openid", "profile", "offline_access", "eduperson_entitlement", "entitlements", "voperson_id",
+    "wlcg.groups",
+)  # fmt: skip
 _ENDPOINTS: Final = (
     "jwks_uri", "userinfo_endpoint", "introspection_endpoint", "device_authorization_endpoint", "token_endpoint",
 )  # fmt: skip
@@ -51,7 +54,8 @@ def summary(issuers: Sequence[Issuer]) -> list[str]:
 async def check(url: str, issuers: Sequence[Issuer], transport: httpx.AsyncBaseTransport | None = None) -> Report:
     """Read what the issuer at `url` publishes and hold it against its entry. Raises Unavailable, Misconfigured."""
     entry = next((each for each in issuers if each.issuer == url), None)
-    http = IssuerHttp(entry or _unknown(url), transport)
+    near = next((each for each in issuers if each.issuer.rstrip("/") == url.rstrip("/")), None)
+    http = IssuerHttp(entry or _unknown(url, near), transport)
     try:
         return report(url, entry, await _offer(http, entry), issuers)
     finally:
@@ -80,14 +84,22 @@ def report(url: str, entry: Issuer | None, offer: Offer, issuers: Sequence[Issue
     scopes = offer.discovery.get("scopes_supported")
     if isinstance(scopes, list):
         said.append(f"  scopes that matter here: {', '.join(s for s in _USEFUL_SCOPES if s in scopes) or 'none'}")
+    said.append(f"  {_sign_in(offer.discovery)}")
     key_lines, problems = _keys(offer, judged)
     said += key_lines
     if entry is None:
         problems += _not_trusted(url, issuers)
-        said += _suggestion(url)
+        said += _suggestion(url, offer)
     else:
         problems += _endpoints(entry, offer)
     return Report(tuple(said), tuple(problems))
+
+
+def _sign_in(discovery: Mapping[str, Any]) -> str:
+    """Whether people can sign in there from a command line."""
+    if "device_authorization_endpoint" not in discovery:
+        return "`serai login`: no, it offers no device flow; people bring their tokens (oidc-agent, SERAI_TOKEN)"
+    return "`serai login`: yes, with a public client there that has the device grant, named in SERAI_GATEWAY_ISSUERS"
 
 
 def _keys(offer: Offer, issuer: Issuer) -> tuple[list[str], list[str]]:
@@ -99,8 +111,11 @@ def _keys(offer: Offer, issuer: Issuer) -> tuple[list[str], list[str]]:
         return [], [error.what]
     lines = [f"  key {kid}: {', '.join(sorted(key.algorithms))}" for kid, key in sorted(found.items())]
     lines += [f"  key {kid}: left out, {why}" for kid, why in left_out]
-    problems = [] if found else [f"none of its keys can be used with {', '.join(issuer.algorithms)}: see `algorithms`"]
-    return lines, problems
+    if found:
+        return lines, []
+    there = ", ".join(_algorithms(offer, _unknown(issuer.issuer))) or "nothing that is accepted here"
+    mine = ", ".join(issuer.algorithms)
+    return lines, [f"none of its keys can be used with {mine}; they are for {there}: see `algorithms`"]
 
 
 def _endpoints(entry: Issuer, offer: Offer) -> list[str]:
@@ -127,15 +142,32 @@ def _not_trusted(url: str, issuers: Sequence[Issuer]) -> list[str]:
     return ["it is not trusted: add an entry (docs/issuers.md); at least `audiences`, `vos` and what names them"]
 
 
-def _suggestion(url: str) -> list[str]:
-    profile = _likely_profile(url)
-    audience = ["    accept_shared_audience: true", "    clients: [<the clients whose tokens you accept>]"]
-    if profile != "egi":
-        audience = ["    audiences: [<what its tokens for this platform have in `aud`>]"]
+def _suggestion(url: str, offer: Offer) -> list[str]:
+    profile, unknown = _likely_profile(url), _unknown(url)
+    lines = ["an entry to begin with:", f"  - issuer: {url}", f"    profile: {profile}"]
+    if profile == "egi":
+        lines += ["    accept_shared_audience: true", "    clients: [<the clients whose tokens you accept>]"]
+    else:
+        lines.append("    audiences: [<what its tokens for this platform have in `aud`>]")
+    if unknown.development:
+        lines.append("    development: true")
+    algorithms = _algorithms(offer, unknown)
+    if algorithms and profile != "egi":
+        lines.append(f"    algorithms: [{', '.join(algorithms)}]")
     return [
-        "an entry to begin with:", f"  - issuer: {url}", f"    profile: {profile}", *audience,
-        "    speakers: [{namespace: <urn:...>, authority: <...>}]", "    vos: [<the VOs that it may speak for>]",
-    ]  # fmt: skip
+        *lines,
+        "    speakers: [{namespace: <urn:...>, authority: <...>}]",
+        "    vos: [<the VOs that it may speak for>]",
+    ]
+
+
+def _algorithms(offer: Offer, issuer: Issuer) -> list[str]:
+    """Those of the keys that it publishes now."""
+    try:
+        found, _ = examined(offer.keys or {}, issuer)
+    except SeraiError:
+        return []
+    return sorted({algorithm for key in found.values() for algorithm in key.algorithms})
 
 
 def _likely_profile(url: str) -> Profile:
@@ -147,11 +179,14 @@ def _likely_profile(url: str) -> Profile:
     return "iam" if url.endswith("/") else "rfc9068"
 
 
-def _unknown(url: str) -> Issuer:
-    """An entry that is enough to look at an issuer. Raises Misconfigured for what is no address of one."""
+def _unknown(url: str, near: Issuer | None = None) -> Issuer:
+    """An entry that is enough to look at an issuer. Raises Misconfigured for what is no address of one.
+
+    `near`: an entry that differs by a slash only, whose CA is good for it too.
+    """
     try:
-        development = is_loopback(urlsplit(url).hostname or "")
-        return Issuer(issuer=url, audiences=("none",), development=development, algorithms=(
+        development, ca = is_loopback(urlsplit(url).hostname or ""), near.ca_file if near else None
+        return Issuer(issuer=url, audiences=("none",), development=development, ca_file=ca, algorithms=(
             "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519",
         ))  # fmt: skip
     except ValueError as error:

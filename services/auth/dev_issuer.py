@@ -63,7 +63,9 @@ class DevIssuerSettings(BaseSettings):
         default=Path("dev-issuer-key.json"), description="Private key, mode 0600; made if absent. Kept, so that tokens "
         "survive a restart."
     )  # fmt: skip
-    token_life_s: int = Field(default=900, ge=10, le=86_400, description="Seconds that a token is good.")
+    token_life_s: int = Field(
+        default=900, ge=10, le=dev_tokens.LONGEST_LIFE_S, description="Seconds that a token is good."
+    )
     mode: Mode = Field(
         default="rfc9068", description="Whose tokens it imitates: `rfc9068`, `keycloak` (realm roles), `egi` "
         "(memberships at userinfo and introspection only), `wlcg` (groups of one VO)."

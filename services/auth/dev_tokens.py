@@ -11,6 +11,8 @@ from services.auth.permissions import PlatformRole, Role
 
 Mode = Literal["rfc9068", "keycloak", "egi", "wlcg"]
 
+LONGEST_LIFE_S: Final = 86_400
+"""Seconds that its tokens may be made to live, in every mode: what is usual for a family is for real issuers."""
 CLI: Final = "serai-cli"
 """The public client of the command line."""
 ASSURANCE: Final = ("https://refeds.org/assurance/IAP/low", "https://refeds.org/assurance/IAP/medium")
@@ -59,7 +61,10 @@ def _groups(user: DemoUser) -> list[str]:
 
 def trusted_as(url: str, mode: Mode = "rfc9068") -> Issuer:
     """How auth trusts the development issuer at `url`: an entry for `SERAI_AUTH_ISSUERS`."""
-    common: dict[str, Any] = {"issuer": url, "profile": mode, "algorithms": ("ES256",), "development": True}
+    common: dict[str, Any] = {
+        "issuer": url, "profile": mode, "algorithms": ("ES256",), "development": True,
+        "max_token_life_s": LONGEST_LIFE_S,
+    }  # fmt: skip
     speakers = (Speaker(namespace=NAMESPACE, authority=AUTHORITY),)
     match mode:
         case "rfc9068":

@@ -48,7 +48,11 @@ class IssuerHttp:
         """The discovery document, read anew (OpenID Connect Discovery 1.0, section 4.3). Raises Unavailable."""
         document = await self.get(self._issuer.issuer.rstrip("/") + _DISCOVERY)
         if document.get("issuer") != self._issuer.issuer:
-            raise Unavailable(f"the discovery document at {self._issuer.issuer} names another issuer")
+            named = str(document.get("issuer"))[:200]
+            raise Unavailable(
+                f"the discovery document at {self._issuer.issuer} names another issuer, {named!r}: write it exactly so "
+                "if that is the one you mean"
+            )
         self._document = document
         return document
 
@@ -88,6 +92,10 @@ class IssuerHttp:
             finally:
                 await response.aclose()
         except (httpx.HTTPError, jws.Malformed, ssl.SSLError) as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise Unavailable(
+                    f"{address} has a TLS certificate that is not trusted here: set `ca_file` to the CA that it is of"
+                ) from error
             raise Unavailable(f"{address} does not answer as it should: {error!r}") from error
 
 

@@ -15,11 +15,13 @@ from services.auth.demo_users import BIO, CLIMATE
 from services.auth.issuers import Issuer
 from services.auth.permissions import PlatformRole, Role
 from services.auth.settings import IssuerSettings, read_issuers, trusted_issuers
+from services.gateway.settings import Issuer as NamedIssuer
 from shared.errors import Misconfigured, Unavailable
 from tests.unit.auth.world import URL, FakeIssuer, trusted
 
 pytestmark = pytest.mark.fast
-EXAMPLE = Path(__file__).parents[3] / "compose" / "auth" / "issuers.example.yaml"
+ROOT = Path(__file__).parents[3]
+EXAMPLE = ROOT / "compose" / "auth" / "issuers.example.yaml"
 
 
 def entry(**changed: Any) -> dict[str, Any]:
@@ -177,3 +179,32 @@ def test_the_command_lists_and_checks() -> None:
     assert "plain https address" in checked.output
     absent = CliRunner().invoke(app, ["issuers", "list", "--file", "absent.yaml"])
     assert absent.exit_code == 78
+
+
+# -- what stands in the documents ---------------------------------------------------------------------------------
+
+
+def test_every_profile_has_an_example_that_loads() -> None:
+    assert {each.profile for each in read_issuers(EXAMPLE)} == {"egi", "keycloak", "iam", "wlcg", "nomad"}
+
+
+def test_the_issuers_that_the_guide_names_to_people_are_valid_settings() -> None:
+    guide = (ROOT / "docs" / "signing-in.md").read_text()
+    named = [NamedIssuer.model_validate(each) for each in orjson.loads(guide.split("```json\n")[1].split("```")[0])]
+    assert all(each.client_id and "offline_access" in each.scopes for each in named)
+    assert {each.issuer for each in named} <= {each.issuer for each in read_issuers(EXAMPLE)}, "and can be trusted"
+
+
+def test_the_keycloak_of_the_compose_file_fits_its_entry() -> None:
+    folder = ROOT / "compose" / "keycloak"
+    (issuer,) = read_issuers(folder / "issuer.example.yaml")
+    realm = orjson.loads((folder / "serai-realm.json").read_bytes())
+    assert issuer.issuer.endswith(f"/realms/{realm['realm']}")
+    (cli,) = (each for each in realm["clients"] if each["clientId"] == "serai-cli")
+    assert cli["publicClient"] and cli["attributes"]["oauth2.device.authorization.grant.enabled"] == "true"
+    audiences = {each["config"].get("included.custom.audience") for each in cli["protocolMappers"]}
+    assert audiences & set(issuer.audiences)
+    assert realm["revokeRefreshToken"] and realm["refreshTokenMaxReuse"] == 0, "each refresh token is good once"
+    words = [each["name"] for each in realm["roles"]["realm"]]
+    expected = {issuer.role_format.format(vo=vo, role=role) for vo in issuer.vos for role in issuer.roles}
+    assert expected == set(words)
