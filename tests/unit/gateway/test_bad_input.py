@@ -199,6 +199,7 @@ GUARDED = [
     ("GET", "/v1/jobs/{id}/logs"), ("GET", "/v1/jobs/{id}/outputs"), ("GET", "/v1/jobs/{id}/outputs/x"),
     ("GET", "/v1/jobs/{id}/events"), ("GET", "/v1/events"), ("GET", "/v1/sites"), ("GET", "/v1/whoami"),
     ("POST", "/v1/sites/prague:cordon"), ("POST", "/v1/sites/prague:uncordon"),
+    ("GET", "/v1/secrets"), ("PUT", "/v1/secrets/key"), ("DELETE", "/v1/secrets/key"),
 ]  # fmt: skip
 
 
@@ -220,7 +221,13 @@ async def test_every_route_that_is_not_open_is_in_that_list(world: World) -> Non
         if operation["x-permission"] != "open"
     }
     listed = {
-        (method, path.replace("{id}", "{job_id}").replace("outputs/x", "outputs/{name}").replace("prague", "{site}"))
+        (
+            method,
+            path.replace("{id}", "{job_id}")
+            .replace("outputs/x", "outputs/{name}")
+            .replace("prague", "{site}")
+            .replace("secrets/key", "secrets/{name}"),
+        )
         for method, path in GUARDED
     }
     assert guarded == listed
