@@ -6,6 +6,7 @@ and site allow it (`policies.py`). The first no is the answer, with a closed cod
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from services.auth import permissions
@@ -15,7 +16,7 @@ from services.auth.policies import Layers
 from services.auth.standing import Standing
 from services.auth.store import LastSeen
 from shared.contracts.commands import Principal
-from shared.contracts.policies import Demand, Policy, never_fits, objections, site_objection
+from shared.contracts.policies import Demand, Policy, objections, site_objection
 from shared.contracts.questions import Decision, DecisionRequest
 from shared.contracts.suspensions import Suspension
 
@@ -35,7 +36,7 @@ def access(asker: Verified, standing: Standing, now: datetime) -> Suspension | N
 
 def memberships(principal: Principal, held: Mapping[str, Role], standing: Standing, now: datetime) -> dict[str, Role]:
     """The memberships that are left when suspended ones are taken out."""
-    if standing.suspended.nobody:
+    if not standing.suspended.any_of("membership"):
         return dict(held)
     return {vo: role for vo, role in held.items() if standing.suspended.membership(principal, vo, now) is None}
 
@@ -88,8 +89,10 @@ def _in_vo(
     vo: str | None, standing: Standing, now: datetime, *, own: bool,
 ) -> Decision:  # fmt: skip
     """The table's word, with suspended memberships taken out and suspended VOs stopped."""
-    out = standing.suspended.membership(principal, vo, now) if vo is not None and vo in held else None
-    left = memberships(principal, held, standing, now)
+    out, left = None, held
+    if standing.suspended.any_of("membership"):
+        out = standing.suspended.membership(principal, vo, now) if vo is not None and vo in held else None
+        left = memberships(principal, held, standing, now)
     decision = permissions.decide(left, platform_roles, verb, vo, own=own)
     if not decision.allowed:
         return _suspended(out) if out is not None else decision
@@ -112,16 +115,23 @@ def _submission(
 ) -> Decision:
     stored = standing.policy_of(vo)
     for name, policy in layers.of(stored.policy, None):
+        if not (policy.about_jobs or policy.assurance):
+            continue
         objection = _objection(_named(name, vo), policy, demand, assurance)
         if objection is not None:
             return objection
-    return Decision(allowed=True, policy_version=stored.label)
+    return _yes(stored.label)
+
+
+@lru_cache(maxsize=1_024)
+def _yes(policy_version: str) -> Decision:
+    return Decision(allowed=True, policy_version=policy_version)
 
 
 def _objection(whose: str, policy: Policy, demand: Demand | None, assurance: frozenset[str]) -> Decision | None:
     """What one layer has against a submission, first of all against who hands it in."""
-    lacking = policy.assurance - assurance
-    if lacking:
+    if not policy.assurance <= assurance:
+        lacking = policy.assurance - assurance
         words = (
             f"{whose} asks for a better proven identity: your issuer does not say {', '.join(sorted(lacking))} of you"
         )
@@ -130,9 +140,8 @@ def _objection(whose: str, policy: Policy, demand: Demand | None, assurance: fro
         if policy.about_jobs:
             return refused("demand_missing", f"{whose} restricts jobs, and this request does not say what it asks for")
         return None
-    found = [*objections(demand, policy, whose), *never_fits(demand, policy, whose)]
-    first = next(iter(found), None)
-    return None if first is None else refused(first.code, first.message)
+    found = objections(demand, policy, whose, handed_in=True)
+    return refused(found[0].code, found[0].message) if found else None
 
 
 def _placement(vo: str, site: str | None, assurance: frozenset[str], standing: Standing, layers: Layers) -> Decision:

@@ -112,26 +112,28 @@ def decide(
 
     Codes of a no: `unknown_verb`, `platform_role_needed`, `not_in_vo`, `role_insufficient`.
     """
-    needed = _needed(verb, own)
+    needed = _NEEDED.get((verb, own))
     if needed is None:
         return Decision(allowed=False, code="unknown_verb", message=f"{verb[:60]!r} is nothing that can be allowed")
-    if any(need in PLATFORM_VERBS[role] for role in platform_roles for need in needed):
-        return YES
+    for platform_role in platform_roles:
+        if not PLATFORM_VERBS[platform_role].isdisjoint(needed):
+            return YES
     role = memberships.get(vo) if vo is not None else None
-    if role is not None and any(need in ROLE_VERBS[role] for need in needed):
+    if role is not None and not ROLE_VERBS[role].isdisjoint(needed):
         return YES
     return _no(memberships, role, needed[0], vo)
 
 
-def _needed(verb: str, own: bool) -> tuple[Verb, ...] | None:
-    """The verbs of which one is needed. What may be done to anybody's may be done to one's own."""
-    for mine, anybodys in SPLIT.values():
-        if verb in (mine, anybodys) or SPLIT.get(verb) == (mine, anybodys):
-            return (mine, anybodys) if own and verb != anybodys else (anybodys,)
-    try:
-        return (Verb(verb),)
-    except ValueError:
-        return None
+def _needs() -> dict[tuple[str, bool], tuple[Verb, ...]]:
+    """The verbs of which one is needed, for whose own and for others'. Who may do it to anybody's may to their own."""
+    found: dict[tuple[str, bool], tuple[Verb, ...]] = {(verb, own): (verb,) for verb in Verb for own in (True, False)}
+    for name, (mine, anybodys) in SPLIT.items():
+        for verb in (name, mine):
+            found[verb, True], found[verb, False] = (mine, anybodys), (anybodys,)
+    return found
+
+
+_NEEDED: Final = _needs()
 
 
 def _no(memberships: Mapping[str, Role], role: Role | None, needed: Verb, vo: str | None) -> Decision:

@@ -7,8 +7,8 @@ it is placed. Resources are in cores, MiB and seconds, as in the job.
 
 import hashlib
 from collections.abc import Iterable
-from functools import reduce
-from typing import Annotated, Any, Final, Literal
+from functools import cached_property, reduce
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
@@ -59,7 +59,25 @@ class Policy(Value):
     def _rules(cls, texts: frozenset[str] | None) -> frozenset[str] | None:
         return None if texts is None else frozenset(str(images.rule(text)) for text in texts)
 
-    @property
+    @cached_property
+    def limits(self) -> tuple["Limit", ...]:
+        """Every figure that bounds one job by itself."""
+        bounds = {**self.job.model_dump(), "max_runtime_s": self.max_runtime_s, "max_wait_s": self.max_wait_s}
+        return tuple(Limit(of, "job", bounds[of]) for of in _FIGURES if bounds.get(of) is not None and of != "jobs")
+
+    @cached_property
+    def all_limits(self) -> tuple["Limit", ...]:
+        """Those, and every figure that bounds all jobs of a user, or of the VO, together."""
+        found = [(whose, of, getattr(ceiling, of)) for whose, ceiling in (("user", self.user), ("vo", self.vo))
+                 for of in Ceiling.model_fields]  # fmt: skip
+        return (*self.limits, *(Limit(of, whose, most) for whose, of, most in found if most is not None))
+
+    @cached_property
+    def names_ways(self) -> bool:
+        """Whether it restricts how jobs run or are reached."""
+        return any(each is not None for each in (self.drivers, self.networks, self.access))
+
+    @cached_property
     def about_jobs(self) -> bool:
         """Whether it restricts what a job may ask for: then nobody may hand one in without saying what it asks."""
         named = self.images, self.drivers, self.networks, self.access, self.max_runtime_s, self.max_wait_s
@@ -68,8 +86,9 @@ class Policy(Value):
 
 
 class Demand(Value):
-    """What a job asks for, as far as policies speak of it."""
+    """What a job asks for, as far as policies speak of it. It is one job."""
 
+    jobs: ClassVar[int] = 1
     cpu_cores: float
     memory_mib: int
     disk_mib: int
@@ -160,38 +179,56 @@ def _lower(one: Ceiling, other: Ceiling) -> Ceiling:
 # -- judging ------------------------------------------------------------------------------------------------------
 
 
-def objections(demand: Demand, policy: Policy, whose: str) -> list[Objection]:
-    """Everything that a policy has against what a job asks for. `whose` begins the sentences: `VO vo.x`, `site y`."""
-    found = [*_too_much(demand, policy, whose), *_not_among(demand, policy, whose)]
-    return [*found, *_image(demand, policy, whose)]
+def objections(demand: Demand, policy: Policy, whose: str, *, handed_in: bool = False) -> list[Objection]:
+    """Everything that a policy has against what a job asks for. `whose` begins the sentences: `VO vo.x`, `site y`.
 
-
-def never_fits(demand: Demand, policy: Policy, whose: str) -> list[Objection]:
-    """Where a job alone asks for more than all jobs of its owner, or of its VO, may have together.
-
-    Only asked when a job is handed in: a queued one waits, for what was narrowed can be widened again.
+    `handed_in`: also where it alone asks for more than all jobs of its owner, or of its VO, may have together. A queued
+    job is not asked that: it waits, for what was narrowed can be widened again.
     """
-    return [*_alone_too_much(demand, policy.user, whose, "user"), *_alone_too_much(demand, policy.vo, whose, "vo")]
-
-
-def _alone_too_much(demand: Demand, ceiling: Ceiling, whose: str, of: Literal["user", "vo"]) -> list[Objection]:
-    all_jobs = "all jobs of one user" if of == "user" else "all jobs of a VO"
-    rows = (
-        ("cpu", "cores", demand.cpu_cores, ceiling.cpu_cores, "lower `resources.cpu` in the job file, or "),
-        ("memory", "MiB of memory", demand.memory_mib, ceiling.memory_mib, "lower `resources.memory`, or "),
-        ("disk", "MiB of disk", demand.disk_mib, ceiling.disk_mib, "lower `resources.disk`, or "),
-        ("gpus", "GPUs", demand.gpus, ceiling.gpus, "lower `resources.gpus`, or "),
-        ("jobs", "jobs", 1, ceiling.jobs, ""),
-    )
-    return [
-        Objection(
-            code=f"{name}_above_{of}_ceiling",
-            message=f"{whose} lets {all_jobs} together have at most {most:g} {unit}, this one alone asks for "
-            f"{asked:g} and could never be placed: {lower}ask a manager of the VO for more",
-        )
-        for name, unit, asked, most, lower in rows
-        if most is not None and not asked <= most
+    limits = policy.all_limits if handed_in else policy.limits
+    found = [
+        limit.objection(asked, whose) for limit in limits if not (asked := getattr(demand, limit.of)) <= limit.most
     ]
+    if policy.names_ways:
+        found += _not_among(demand, policy, whose)
+    return [*found, *_image(demand, policy, whose)] if policy.images is not None else found
+
+
+class Limit(NamedTuple):
+    """The most of one figure of a demand: for one `job`, for all of a `user` or for all of a `vo`."""
+
+    of: str
+    whose: str
+    most: float
+
+    def objection(self, asked: float, whose: str) -> Objection:
+        """What is said of a demand above it."""
+        name, unit, where = _FIGURES[self.of]
+        lower = f"lower `{where}` in the job file, or " if where else ""
+        if self.whose == "job":
+            message = (
+                f"{whose} allows at most {self.most:g} {unit} for one job, this one asks for {asked:g}: {lower}"
+                "ask a manager of the VO for more"
+            )
+            return Objection(code=f"{name}_above_ceiling", message=message)
+        all_jobs = "all jobs of one user" if self.whose == "user" else "all jobs of a VO"
+        message = (
+            f"{whose} lets {all_jobs} together have at most {self.most:g} {unit}, this one alone asks for {asked:g} "
+            f"and could never be placed: {lower}ask a manager of the VO for more"
+        )
+        return Objection(code=f"{name}_above_{self.whose}_ceiling", message=message)
+
+
+_FIGURES: Final = {
+    "cpu_cores": ("cpu", "cores", "resources.cpu"),
+    "memory_mib": ("memory", "MiB of memory", "resources.memory"),
+    "disk_mib": ("disk", "MiB of disk", "resources.disk"),
+    "gpus": ("gpus", "GPUs", "resources.gpus"),
+    "jobs": ("jobs", "jobs", ""),
+    "max_runtime_s": ("runtime", "seconds of running", "max_runtime"),
+    "max_wait_s": ("wait", "seconds of waiting", "max_wait"),
+}
+"""Figures of a demand: the word in their codes, their unit, where the job file says them."""
 
 
 def site_objection(site: str, policy: Policy, whose: str) -> Objection | None:
@@ -224,28 +261,6 @@ def _drivers_at(demand: Demand, hardware: tuple[str, ...]) -> frozenset[Driver]:
         if driver in hardware:
             return frozenset({driver})
     return _COMMAND_DRIVERS
-
-
-def _too_much(demand: Demand, policy: Policy, whose: str) -> list[Objection]:
-    """Figures above their ceilings; one that is just at its ceiling is allowed."""
-    job = policy.job
-    rows = (
-        ("cpu_above_ceiling", "cores", demand.cpu_cores, job.cpu_cores, "resources.cpu"),
-        ("memory_above_ceiling", "MiB of memory", demand.memory_mib, job.memory_mib, "resources.memory"),
-        ("disk_above_ceiling", "MiB of disk", demand.disk_mib, job.disk_mib, "resources.disk"),
-        ("gpus_above_ceiling", "GPUs", demand.gpus, job.gpus, "resources.gpus"),
-        ("runtime_above_ceiling", "seconds of running", demand.max_runtime_s, policy.max_runtime_s, "max_runtime"),
-        ("wait_above_ceiling", "seconds of waiting", demand.max_wait_s, policy.max_wait_s, "max_wait"),
-    )
-    return [
-        Objection(
-            code=code,
-            message=f"{whose} allows at most {most:g} {unit} for one job, this one asks for {asked:g}: "
-            f"lower `{where}` in the job file, or ask a manager of the VO for more",
-        )
-        for code, unit, asked, most, where in rows
-        if most is not None and not asked <= most
-    ]
 
 
 def _not_among(demand: Demand, policy: Policy, whose: str) -> list[Objection]:

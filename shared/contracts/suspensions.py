@@ -91,11 +91,16 @@ class Suspended:
         self._by_key: dict[tuple[str, str, str, str], list[Suspension]] = {}
         for each in suspensions:
             self._by_key.setdefault((each.kind, each.issuer, each.value, each.vo), []).append(each)
+        self._kinds = frozenset(key[0] for key in self._by_key)
 
     @property
     def nobody(self) -> bool:
         """Whether nothing is suspended."""
         return not self._by_key
+
+    def any_of(self, kind: Kind) -> bool:
+        """Whether anything of this kind is suspended."""
+        return kind in self._kinds
 
     def access(self, principal: Principal, client: str, token_id: str, now: datetime) -> Suspension | None:
         """Why this principal, with this client and token, may do nothing at all."""
@@ -121,7 +126,7 @@ class Suspended:
         return self._one("vo", "", "", vo, now)
 
     def _one(self, kind: str, issuer: str, value: str, vo: str, now: datetime) -> Suspension | None:
-        if not self._by_key:
+        if kind not in self._kinds:
             return None
         found = self._by_key.get((kind, issuer, value, vo), ())
         return next((each for each in found if each.until is None or now < each.until), None)
