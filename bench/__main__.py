@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from bench import deciding, filtering, idling, profiling, reading, results, submitting, telling, whole_path
+from bench import authorising, deciding, filtering, idling, profiling, reading, results, submitting, telling, whole_path
 from bench.results import Result
 
 BENCHES: Final[dict[str, Callable[[bool], list[Result]]]] = {
@@ -28,6 +28,7 @@ BENCHES: Final[dict[str, Callable[[bool], list[Result]]]] = {
     "tell": telling.measure,
     "filter": filtering.measure,
     "idle": idling.measure,
+    "auth": authorising.measure,
 }
 OUT: Final = Path(__file__).parent / "results.json"
 DOCUMENT: Final = Path(__file__).parents[1] / "docs" / "figures.md"

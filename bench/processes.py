@@ -79,12 +79,16 @@ def folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def platform(
-    data: Path, *, sites: Sequence[dict[str, object]] = (), sampled: bool = False, around: Sequence[str] = ()
-) -> Iterator[Up]:
-    """`serai-platform up --mock` in a process of its own. `around` is a command that starts it (strace)."""
+    data: Path, *, sites: Sequence[dict[str, object]] = (), sampled: bool = False, around: Sequence[str] = (),
+    constant: bool = False,
+) -> Iterator[Up]:  # fmt: skip
+    """`serai-platform up --mock` in a process of its own. `around` is a command that starts it (strace); `constant`:
+    with auth answered by a constant.
+    """
     data.mkdir(parents=True, exist_ok=True)
     account = data / "account.json" if sampled else None
-    start = ["-m", "bench.sampled", str(account)] if sampled else ["-m", "services"]
+    start = ["-m", "bench.constant"] if constant else ["-m", "services"]
+    start = ["-m", "bench.sampled", str(account)] if sampled else start
     command = [*around, sys.executable, *start, "up", "--mock", "--log-level", "error"]
     command += ["--port", str(machine.free_port()), "--data", str(data / "platform")]
     if sites:

@@ -20,6 +20,12 @@ MOST_READ: Final = 1_000
 _END: Final = select(audit_ends.c.position, audit_ends.c.hash).where(audit_ends.c.name == bindparam("end"))
 _LOCKED_END: Final = _END.with_for_update()
 """On PostgreSQL the copies of auth take turns at the head; SQLite has one writer anyway."""
+_INSERT: Final = insert(rows)
+_MOVE: Final = (
+    update(audit_ends)
+    .where(audit_ends.c.name == bindparam("end"))
+    .values(position=bindparam("new_position"), hash=bindparam("new_hash"))
+)
 
 
 def append(connection: Connection, decisions: Sequence[AuditRow]) -> None:
@@ -32,7 +38,7 @@ def append(connection: Connection, decisions: Sequence[AuditRow]) -> None:
         row = audit.chained(_record(decision), head)
         head = End(row["position"], row["hash"])
         chained.append(row)
-    connection.execute(insert(rows), chained)
+    connection.execute(_INSERT, chained)
     _move(connection, "head", head)
 
 
@@ -74,5 +80,4 @@ def _end(connection: Connection, name: str, *, lock: bool = False) -> End:
 
 
 def _move(connection: Connection, name: str, end: End) -> None:
-    statement = update(audit_ends).where(audit_ends.c.name == name)
-    connection.execute(statement.values(position=end.position, hash=end.hash))
+    connection.execute(_MOVE, {"end": name, "new_position": end.position, "new_hash": end.hash})

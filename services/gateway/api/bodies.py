@@ -57,8 +57,11 @@ def idempotency_key(request: Request, body: bytes) -> Key | None:
     return Key(value, request_hash(request.method, request.url.path, body))
 
 
-def known_parameters(request: Request) -> None:
-    """A dependency of every route. Raises Refused (code `unknown_parameter`): a slip is told, never ignored."""
+async def known_parameters(request: Request) -> None:
+    """A dependency of every route. Raises Refused (code `unknown_parameter`): a slip is told, never ignored.
+
+    Asynchronous although it waits for nothing: FastAPI would hand a plain function to a thread at every request.
+    """
     route = request.scope.get("route")
     known = {field.alias for field in route.dependant.query_params} if isinstance(route, APIRoute) else set()
     for name in request.query_params:

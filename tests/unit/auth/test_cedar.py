@@ -114,7 +114,7 @@ def disagreements(cedar: Mapping[Question, bool], decide: Callable[[Cell], bool]
 
 def test_the_space_is_whole() -> None:
     assert set(VERBS) == {str(verb) for verb in Verb} | {"job.view", "job.cancel", "job.logs"}
-    assert len(set(space())) == len(VERBS) * 5 * 5 * 4 * 2 * 8 == 28_800
+    assert len(set(space())) == len(VERBS) * 5 * 5 * 4 * 2 * 8
 
 
 def test_both_statements_agree_over_the_whole_space() -> None:

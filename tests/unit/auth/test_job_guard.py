@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from shared.adapters.nomad.specification import job_of
 from shared.contracts import commands
-from shared.job import MOST_ENV_BYTES, Endpoint, InputFile, JobSpec, OutputFile
+from shared.job import MOST_ENV_BYTES, Endpoint, InputFile, JobSpec, OutputFile, SecretFile
 from tests.builders import a_spec
 from tests.unit.nomad.builders import a_cluster, an_order
 
@@ -161,7 +161,9 @@ def test_s1_s2_s3_s5_nothing_in_a_job_is_an_address_that_somebody_would_fetch() 
     assert set(JobSpec.model_fields) == {
         "name", "vo", "kind", "command", "image", "env", "files", "outputs", "resources", "placement", "priority",
         "max_runtime_s", "max_wait_s", "start_deadline_s", "on_lost", "retries", "labels", "metadata", "endpoints",
+        "secrets",
     }  # fmt: skip
+    assert set(SecretFile.model_fields) == {"name", "file"}
     assert set(InputFile.model_fields) == {"path", "content", "executable"}
     assert set(OutputFile.model_fields) == {"name", "path"}
     assert set(Endpoint.model_fields) == {"name", "port", "protocol", "health_path", "access"}
