@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services import databases, dead_letters, rabbitmq
+from services import databases, dead_letters, namespaces, rabbitmq
 from services.auth import operating
 from shared.errors import Misconfigured, SeraiError
 from shared.runtime import logs
@@ -239,6 +239,7 @@ def _run(work: Any) -> int:
 
 dead_letters.add_to(app, _run)
 rabbitmq.add_to(app, _run)
+namespaces.add_to(app)
 
 
 def main() -> None:

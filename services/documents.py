@@ -22,10 +22,12 @@ from services.monitor.settings import MonitorSettings
 from services.scheduler import lifecycle
 from services.scheduler.settings import SchedulerSettings
 from shared.adapters.consul import ConsulSettings
+from shared.adapters.nomad.policies import Role, policy
 from shared.contracts import codec, commands, events, routes
 from shared.contracts.commands import Command
 from shared.contracts.events import Event
 from shared.contracts.reasons import REASON_SENTENCES, ReasonCode, VerdictCode
+from shared.namespaces import namespace_of
 from shared.processes.settings import ProcessSettings
 from shared.runtime.edge import EdgeSettings
 from shared.runtime.problems import PROBLEMS
@@ -191,6 +193,16 @@ def problems() -> str:
     return "\n".join(parts)
 
 
+# -- Nomad's policies ---------------------------------------------------------------------------------------------
+
+
+def _policy(role: Role, *, before_1_11_2: bool = False) -> str:
+    """A policy for a site that serves one VO, ready for `nomad acl policy apply`."""
+    whose = role.removeprefix("serai-")
+    head = f"# {GENERATED}\n# For the {whose}'s token: a namespace block for each VO that the site serves.\n\n"
+    return head + policy(role, (namespace_of("vo.climate.example"),), before_1_11_2=before_1_11_2)
+
+
 DOCUMENTS: Final[dict[str, Callable[[], str]]] = {
     "openapi.json": openapi,
     "asyncapi.yaml": asyncapi,
@@ -198,5 +210,8 @@ DOCUMENTS: Final[dict[str, Callable[[], str]]] = {
     "settings.md": settings,
     "reasons.md": reasons,
     "problems.md": problems,
+    "nomad/serai-scheduler.policy.hcl": lambda: _policy(Role.SCHEDULER),
+    "nomad/serai-scheduler.before-1.11.2.policy.hcl": lambda: _policy(Role.SCHEDULER, before_1_11_2=True),
+    "nomad/serai-monitor.policy.hcl": lambda: _policy(Role.MONITOR),
     "../compose/example.env": lambda: example_env.example_env(SETTINGS, PREFIXES),
 }

@@ -1,7 +1,7 @@
 """The real parts under the services: broker, databases, Consul, sites. Each is opened by a stack and ended with it."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,7 @@ from services.embedded.settings import EmbeddedSettings
 from services.embedded.sites import BUILT_IN, EmbeddedSite
 from services.local.settings import LocalSettings
 from shared.adapters.consul import throwaway as consul
+from shared.adapters.nomad.local_agent import LocalRegion
 from shared.adapters.postgres import throwaway as postgres
 from shared.adapters.rabbitmq.throwaway import broker
 from shared.errors import Misconfigured
@@ -40,7 +41,7 @@ class Parts:
 async def open_parts(settings: LocalSettings, folder: DataFolder, stack: contextlib.AsyncExitStack) -> Parts:
     """Everything under the services, ready."""
     embedded = EmbeddedSettings(nomad=settings.nomad, end_tasks=settings.end_tasks)
-    parts = Parts(await open_agents(BUILT_IN, folder, embedded, stack))
+    parts = Parts(await open_agents(BUILT_IN, folder, embedded, stack, guarded=True))
     await _open_database(parts, settings, folder, stack)
     parts.environment["SERAI_AMQP_URL"] = settings.amqp_url or await stack.enter_async_context(
         broker(folder.path / "rabbitmq")
@@ -79,7 +80,8 @@ async def _open_registry(
         parts.addresses["sites"] = str(file)
         return
     names = (HOME_DATACENTER, AWAY_DATACENTER)
-    parts.consuls = await stack.enter_async_context(consul.datacenters(names, folder.path / "consul"))
+    more = _checking_with_tls(parts.agents.values())
+    parts.consuls = await stack.enter_async_context(consul.datacenters(names, folder.path / "consul", more))
     for site in BUILT_IN:
         await _register(parts.consuls[_datacenter(site)], site, parts.agents[site.name].address)
     file.write_text(yaml.safe_dump(_in_consul(parts.agents), sort_keys=False))
@@ -94,7 +96,9 @@ def _datacenter(site: EmbeddedSite) -> str:
 def _in_file(agents: Mapping[str, Agent]) -> dict[str, Sequence[dict[str, Any]]]:
     """Clusters and sites with every address and fact."""
     return {
-        "clusters": [{"name": name, "address": agent.address, "region": name} for name, agent in agents.items()],
+        "clusters": [
+            {"name": name, "address": agent.address, "region": name} | _trusted(agent) for name, agent in agents.items()
+        ],
         "sites": [
             {
                 "name": site.name, "cluster": site.name, "country": site.country, "vos": list(site.vos),
@@ -106,18 +110,31 @@ def _in_file(agents: Mapping[str, Agent]) -> dict[str, Sequence[dict[str, Any]]]
     }  # fmt: skip
 
 
+def _trusted(agent: Agent) -> dict[str, str]:
+    """Authority, name and token files of a real region; embedded agents have none of these."""
+    return dict(agent.trusted) if isinstance(agent, LocalRegion) else {}
+
+
 def _in_consul(agents: Mapping[str, Agent]) -> dict[str, Sequence[dict[str, Any]]]:
     """Which sites there may be and how far each is trusted; where they are is left to Consul."""
     return {
-        "clusters": [{"name": name, "region": name} for name in agents],
+        "clusters": [{"name": name, "region": name} | _trusted(agent) for name, agent in agents.items()],
         "sites": [
             {
                 "name": site.name, "datacenter": _datacenter(site), "allowed_hosts": ["127.0.0.1"],
-                "plain_http": True, "vos": list(site.vos),
+                "plain_http": agents[site.name].address.startswith("http://"), "vos": list(site.vos),
             }
             for site in BUILT_IN
         ],
     }  # fmt: skip
+
+
+def _checking_with_tls(agents: Iterable[Agent]) -> dict[str, Any]:
+    """What Consul's agents need to ask regions with TLS how they are: they verify the certificates as we do."""
+    authority = next((found["ca_file"] for agent in agents if (found := _trusted(agent))), None)
+    if authority is None:
+        return {}
+    return {"ca_file": authority, "enable_agent_tls_for_checks": True, "server_name": "localhost"}
 
 
 async def _register(agent: consul.ThrowAwayConsul, site: EmbeddedSite, address: str) -> None:
@@ -127,7 +144,7 @@ async def _register(agent: consul.ThrowAwayConsul, site: EmbeddedSite, address: 
         "nomad_region": site.name, "hardware": ",".join(site.hardware), "mhz_per_core": str(MHZ_PER_CORE),
         "carbon_g_per_kwh": str(site.carbon_g_per_kwh), "cost_per_core_hour": str(site.cost_per_core_hour),
     }  # fmt: skip
-    host, _, port = address.removeprefix("http://").partition(":")
+    host, _, port = address.partition("://")[2].partition(":")
     check = {"HTTP": f"{address}/v1/agent/health?type=server", "Interval": "1s", "Timeout": "1s"}
     body = {
         "ID": f"serai-site-{site.name}", "Name": "serai-site", "Address": host, "Port": int(port), "Meta": meta,

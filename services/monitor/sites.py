@@ -116,6 +116,13 @@ class SiteDesk:
 
         await self._transactions.run(tell)
 
+    def troubles(self) -> dict[str, str]:
+        """Of each site what is wrong with it; empty for nothing. Knows nothing while another copy leads."""
+        return {
+            name: "" if health.standing is Standing.REACHABLE else health.error or health.standing.value
+            for name, health in self._health.items()
+        }
+
     def answers(self, name: str) -> bool:
         """Whether the site stands reachable: only then is what we know of it news."""
         health = self._health.get(name)

@@ -53,10 +53,12 @@ async def assemble(
         "collector": Collector(watches, transactions, leadership, changes, settings, owed).run,
         "janitor": Janitor(transactions, leadership, settings).run,
     }  # fmt: skip
+    desks: list[SiteDesk] = []
     for cluster, watch in watches.items():
         desk = SiteDesk(
             cluster, book, transactions, leadership, Hysteresis(settings.unreachable_after, settings.reachable_after)
         )
+        desks.append(desk)
         folding = Folding(cluster, watch, transactions, leadership, book, changes, tracer, owed)
         reconciler = Reconciler(cluster, watch, store, folding, desk, scheduler, clock, settings)
         watcher = Watcher(
@@ -71,6 +73,7 @@ async def assemble(
         app=api.make_app(answers, settings.service_token.get_secret_value()),
         tasks=tasks,
         checks={"bus": bus.ready, "sites": book.answers, "store": _answers(store)},
+        sites=lambda: {site: trouble for desk in desks for site, trouble in desk.troubles().items()},
         closers=[leadership.give_back],
     )
     install_health(service.app, service)

@@ -38,6 +38,8 @@ class KnownSites:
         self._namespaces_s = namespaces_s
         self.by_name: dict[str, Site] = {}
         self.namespaces: dict[str, frozenset[str]] = {}
+        self.troubles: dict[str, str] = dict.fromkeys(engines, "not asked yet")
+        """Of each cluster what kept us from it at the last look; empty for nothing."""
 
     async def follow(self) -> None:
         """Listen to the registry for ever."""
@@ -47,14 +49,28 @@ class KnownSites:
             self._wakes.room()
 
     async def ask_namespaces(self) -> None:
-        """Ask the clusters for their namespaces for ever. One that does not answer keeps its last answer."""
+        """Ask the clusters for their namespaces for ever."""
         while True:
-            for cluster, engine in self._engines.items():
-                try:
-                    self.namespaces[cluster] = await engine.namespaces()
-                except (Unavailable, Misconfigured) as error:
-                    log.warning("namespaces_unknown", cluster=cluster, culprit=error.what)
+            await self.look()
             await asyncio.sleep(self._namespaces_s)
+
+    async def look(self) -> None:
+        """Ask all of them once."""
+        await asyncio.gather(*(self._ask(cluster, engine) for cluster, engine in self._engines.items()))
+
+    async def _ask(self, cluster: str, engine: JobEngine) -> None:
+        """One look. A cluster that does not answer, or does not let us in, keeps its last answer."""
+        try:
+            await engine.ready()
+            found = await engine.namespaces()
+        except (Unavailable, Misconfigured) as error:
+            log.warning("namespaces_unknown", cluster=cluster, culprit=error.what)
+            self.troubles[cluster] = error.what
+            return
+        self.troubles[cluster] = ""
+        if found != self.namespaces.get(cluster):
+            self.namespaces[cluster] = found
+            self._wakes.room()
 
     async def ready(self) -> None:
         """Return when the registry answers and has told of sites. Raises its culprit."""

@@ -1,12 +1,10 @@
 """The sites of a process: one Nomad adapter for each listed cluster, and the registry that knows their health."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import httpx2
-
 from shared.adapters.consul import ConsulRegistry
-from shared.adapters.memory_registry import MemoryRegistry, http_probe
+from shared.adapters.memory_registry import HEALTH_PATH, MemoryRegistry, Probe
 from shared.adapters.nomad import ClusterSettings, NomadCluster
 from shared.errors import Unavailable
 from shared.ports import SiteRegistry
@@ -38,10 +36,22 @@ async def open_sites(ground: Backing) -> Sites:
 async def _from_file(ground: Backing) -> Sites:
     listed = read_sites_file(ground.settings.sites, SitesFile)
     sites = listed.site_list()
-    clusters = _open(ground, {cluster.name: cluster.opened() for cluster in listed.clusters})
-    asker = await ground.stack.enter_async_context(httpx2.AsyncClient(trust_env=False))
-    registry = MemoryRegistry(sites, probe=http_probe(asker), interval_s=ground.settings.site_health_interval_s)
+    clusters = _open(ground, {cluster.name: cluster.opened(service=ground.service) for cluster in listed.clusters})
+    registry = MemoryRegistry(
+        sites, probe=_probe(clusters.values()),
+        interval_s=ground.settings.site_health_interval_s,
+    )  # fmt: skip
     return Sites(registry, clusters, {"registry": registry.run})
+
+
+def _probe(clusters: Iterable[NomadCluster]) -> Probe:
+    """Nomad's own health question, asked with the cluster's trust."""
+    by_address = {cluster.settings.address: cluster for cluster in clusters}
+
+    async def probe(url: str) -> bool:
+        return await by_address[url.removesuffix(HEALTH_PATH)].healthy()
+
+    return probe
 
 
 async def _from_consul(ground: Backing) -> Sites:
@@ -59,7 +69,9 @@ async def _from_consul(ground: Backing) -> Sites:
     for cluster in listed.clusters:
         if cluster.name not in places:
             log.warning("site_without_address", cluster=cluster.name, mend="register the site in Consul")
-    opened = {each.name: each.opened(places[each.name]) for each in listed.clusters if each.name in places}
+    opened = {
+        each.name: each.opened(places[each.name], ground.service) for each in listed.clusters if each.name in places
+    }
     clusters = _open(ground, opened)
 
     async def follow() -> None:

@@ -20,7 +20,10 @@ class ListedCluster(ClusterSettings):
     """
 
     address: str = Field("", pattern=r"^(https?://[^\s/]+)?$")
-    token_file: Path | None = Field(None, description="File with the Nomad ACL token, instead of `token`.")
+    token_file: Path | None = Field(
+        None, description="File with the Nomad ACL token, instead of `token`; "
+        "`{service}` in it is `scheduler` or `monitor`, whose tokens differ."
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _one_token(self) -> Self:
@@ -28,13 +31,14 @@ class ListedCluster(ClusterSettings):
             raise ValueError(f"cluster {self.name}: give token or token_file, not both")
         return self
 
-    def opened(self, address: str = "") -> ClusterSettings:
+    def opened(self, address: str = "", service: str = "") -> ClusterSettings:
         """The settings as the adapter takes them. Raises Misconfigured when there is no token in the token's file."""
         kept = self.model_dump(exclude={"token_file", "token", "address"}) | {"address": self.address or address}
-        token = self.token if self.token_file is None else self._token_of(self.token_file)
+        token = self.token if self.token_file is None else self._token_of(self.token_file, service)
         return ClusterSettings(**kept, token=token)
 
-    def _token_of(self, file: Path) -> SecretStr:
+    def _token_of(self, named: Path, service: str) -> SecretStr:
+        file = Path(str(named).replace("{service}", service))
         try:
             token = file.read_text(encoding="utf-8").strip()
         except OSError as error:

@@ -124,10 +124,12 @@ def install_health(app: FastAPI, service: Service) -> None:
 
     async def readyz() -> Response:
         culprits = await service.not_ready()
-        body = {
+        body: dict[str, Any] = {
             "status": "not ready" if culprits else "ok", "service": service.name,
             "checks": {name: culprits.get(name, "ok") for name in service.checks},
         }  # fmt: skip
+        if sites := service.sites():
+            body["sites"] = {name: culprit or "ok" for name, culprit in sites.items()}
         return JSONResponse(body, status_code=503 if culprits else 200)
 
     app.add_api_route("/healthz", healthz, methods=["GET"], include_in_schema=False)

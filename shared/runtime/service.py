@@ -1,7 +1,7 @@
 """Running services: named tasks under supervision, readiness, ordered stop. One container runs one, embedded four."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,14 +19,17 @@ Check = Callable[[], Awaitable[None]]
 class Service:
     """What a wiring returns: an HTTP face, endless tasks, readiness checks, and what to end and close, in this order.
 
-    Checks raise with the culprit. Tasks run under `supervise`. `drains` end answers that would go on for ever (event
-    streams, followed logs, long polls); they run before the HTTP server waits for its last answers, see `drain`.
+    Checks raise with the culprit. `sites` tells what is wrong with each site (nothing: empty): `/readyz` shows it, but
+    one site is no reason to take the service away from all others. Tasks run under `supervise`. `drains` end answers
+    that would go on for ever (event streams, followed logs, long polls); they run before the HTTP server waits for its
+    last answers, see `drain`.
     """
 
     name: str
     app: Any
     tasks: dict[str, Task] = field(default_factory=dict)
     checks: dict[str, Check] = field(default_factory=dict)
+    sites: Callable[[], Mapping[str, str]] = dict
     drains: list[Task] = field(default_factory=list)
     closers: list[Task] = field(default_factory=list)
 

@@ -36,7 +36,9 @@ def installed() -> Path | None:
 
 
 @contextlib.asynccontextmanager
-async def datacenters(names: Sequence[str], folder: Path | None = None) -> AsyncIterator[dict[str, "ThrowAwayConsul"]]:
+async def datacenters(
+    names: Sequence[str], folder: Path | None = None, more: Mapping[str, Any] | None = None
+) -> AsyncIterator[dict[str, "ThrowAwayConsul"]]:
     """One agent for each datacenter, ready and WAN-joined with each other; ended after. Raises as `start` does."""
     async with contextlib.AsyncExitStack() as stack:
         if folder is None:
@@ -44,7 +46,7 @@ async def datacenters(names: Sequence[str], folder: Path | None = None) -> Async
         agents: dict[str, ThrowAwayConsul] = {}
         for name in names:
             joins = [agent.wan for agent in agents.values()]
-            agents[name] = await ThrowAwayConsul.start(folder / name, datacenter=name, join_wan=joins)
+            agents[name] = await ThrowAwayConsul.start(folder / name, datacenter=name, join_wan=joins, more=more)
             stack.push_async_callback(agents[name].stop)
         for agent in agents.values():
             await agent.sees(names)

@@ -7,18 +7,24 @@ from shared.errors import Misconfigured, NotFound, OutcomeUnknown, Refused, Sera
 
 _NOT_NOW = ("No cluster leader", "Not ready to serve consistent reads", "No path to region")
 _TOKEN = ("ACL token expired", "ACL token not found", "failed to parse signed token", "Permission denied")
+_PLAIN = "HTTP request to an HTTPS server"
 _TAKEN = ("job already exists", "cannot update job from type")
 _PLACE = ("nonexistent namespace", "nonexistent node pool")
 
 
-def error_of(status: int, text: str, where: str, *, wrote: bool) -> SeraiError:
+def error_of(status: int, text: str, where: str, *, wrote: bool, needs: str = "") -> SeraiError:
     """The error that an answer other than 2xx stands for; `where` begins the sentence for people.
 
-    After a write an unclear answer is OutcomeUnknown: Nomad also says 500 when leadership is lost on the way.
+    `needs` is the capability that the call takes. After a write an unclear answer is OutcomeUnknown: Nomad also says
+    500 when leadership is lost on the way.
     """
     said = f"{where}: HTTP {status}: {text.strip()[:500]}"
     if status in (401, 403) or (status == 500 and _has(text, _TOKEN)):
-        return Misconfigured(f"{said} (mend the Nomad token or its policy)", code="nomad_token")
+        lack = f"the token is unknown there, or lacks {needs}; docs/sites.md has the policies"
+        mend = lack if needs else "mend the Nomad token"
+        return Misconfigured(f"{said} ({mend})", code="nomad_token")
+    if status == 400 and _PLAIN in text:
+        return Misconfigured(f"{said} (the address begins with https://)", code="nomad_tls")
     if _has(text, _PLACE):
         return Misconfigured(f"{said} (make it at the site, or mend the site's settings)", code="nomad_namespace")
     if status == 404:

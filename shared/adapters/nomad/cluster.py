@@ -1,6 +1,7 @@
 """One Nomad cluster as the two ports: `.engine` for the scheduler, `.watch` for the monitor."""
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Final
 
 from shared.adapters.nomad.control import NomadEngine
 from shared.adapters.nomad.files import NomadFiles
@@ -10,6 +11,8 @@ from shared.adapters.nomad.reading import NomadReader
 from shared.adapters.nomad.settings import ClusterSettings
 from shared.adapters.nomad.stream import EventStream
 from shared.engine import AllocationSeen, Heartbeat, Line, Listing, LogChunk, Presence
+
+HEALTH_S: Final = 3.0
 
 
 class NomadWatch:
@@ -60,6 +63,11 @@ class NomadCluster:
         self.settings = settings
         self.engine = NomadEngine(settings, reader)
         self.watch = NomadWatch(settings, self._http, reader)
+
+    async def healthy(self) -> bool:
+        """Whether the agent at the address says that it is well, as Consul's check of it would ask. Raises as `get`."""
+        await self._http.get("/v1/agent/health", {"type": "server"}, timeout_s=HEALTH_S)
+        return True
 
     async def aclose(self) -> None:
         """Close all connections; streams that are open end with Unavailable."""

@@ -15,12 +15,13 @@ from nomad.api.exceptions import BaseNomadException, VariableConflict
 from urllib3.exceptions import ConnectTimeoutError, EmptyPoolError, HTTPError, NewConnectionError
 
 from shared.adapters.nomad.answers import error_of, says_taken
-from shared.adapters.nomad.http import certificate_error
 from shared.adapters.nomad.parsing import failures_of
+from shared.adapters.nomad.policies import DEREGISTER, DESTROY, OLD_SUBMIT, PLAN, READ, REGISTER, VARIABLES, WRITE
 from shared.adapters.nomad.reading import NomadReader
 from shared.adapters.nomad.session import Answer, LeanSession
 from shared.adapters.nomad.settings import ClusterSettings
 from shared.adapters.nomad.specification import NONCE_KEY, TOMBSTONE_KEY, job_of, only_if_new, tombstone_of
+from shared.adapters.nomad.trust import trouble
 from shared.adapters.nomad.variables import PREFIX, items_of, owners_of, path_of
 from shared.engine import AttemptOrder, Closing, NomadJob, Plan, Submission, Submitted
 from shared.errors import Misconfigured, NotFound, OutcomeUnknown, Refused, SeraiError, Unavailable
@@ -87,11 +88,15 @@ class NomadEngine:
     async def forget(self, attempt: AttemptId, namespace: str) -> None:
         """As `JobEngine.forget` promises; Nomad answers 204 where there is no variable."""
         path = path_of(attempt.nomad_id)
-        await self._call(lambda nomad: nomad.variable.delete_variable(path, namespace=namespace), wrote=True)
+        needs = _needs(DESTROY, namespace)
+        await self._call(lambda nomad: nomad.variable.delete_variable(path, namespace=namespace), needs, wrote=True)
 
     async def kept_secrets(self) -> Sequence[tuple[str, str]]:
         """As `JobEngine.kept_secrets` promises."""
-        return owners_of(await self._call(lambda nomad: nomad.variables.get_variables(PREFIX, namespace="*")))
+        listed = await self._call(
+            lambda nomad: nomad.variables.get_variables(PREFIX, namespace="*"), _needs(VARIABLES, "*")
+        )
+        return owners_of(listed)
 
     async def close(self, attempt: AttemptId, namespace: str) -> Closing:
         """As `JobEngine.close` promises: tombstone first; where that loses, stop what is there."""
@@ -105,7 +110,8 @@ class NomadEngine:
         """As `JobEngine.plan` promises."""
         job = job_of(order, self._settings)
         try:
-            answer = await self._call(lambda nomad: nomad.job.plan_job(job["ID"], {"Job": job}))
+            needs = _needs(PLAN, order.namespace)
+            answer = await self._call(lambda nomad: nomad.job.plan_job(job["ID"], {"Job": job}), needs)
         except Unavailable as unclear:
             raise Refused(words, code="invalid") if (words := await self._faults(job)) else unclear from unclear
         return Plan(failures_of(answer.get("FailedTGAllocs")), answer.get("Warnings") or "")
@@ -124,7 +130,8 @@ class NomadEngine:
         self._nomad.session.close()
 
     async def _register(self, job: NomadJob) -> None:
-        await self._call(lambda nomad: nomad.jobs.register_job(only_if_new(job)), wrote=True)
+        needs = _needs(REGISTER, job["Namespace"])
+        await self._call(lambda nomad: nomad.jobs.register_job(only_if_new(job)), needs, wrote=True)
 
     async def _put_variable(self, order: AttemptOrder, items: dict[str, str]) -> None:
         """Check-and-set: made if it is not there, else changed from exactly what was seen there."""
@@ -142,8 +149,9 @@ class NomadEngine:
         payload = {"Namespace": namespace, "Path": path, "Items": items}
         try:
             await self._call(
-                lambda nomad: nomad.variable.create_variable(path, payload, namespace=namespace, cas=index), wrote=True
-            )
+                lambda nomad: nomad.variable.create_variable(path, payload, namespace=namespace, cas=index),
+                _needs(WRITE, namespace), wrote=True,
+            )  # fmt: skip
         except _Conflict:
             return False
         return True
@@ -151,7 +159,7 @@ class NomadEngine:
     async def _variable(self, path: str, namespace: str) -> dict[str, Any]:
         try:
             found: dict[str, Any] = await self._call(
-                lambda nomad: nomad.variable.get_variable(path, namespace=namespace)
+                lambda nomad: nomad.variable.get_variable(path, namespace=namespace), _needs(VARIABLES, namespace)
             )
         except NotFound:
             return {}
@@ -176,7 +184,8 @@ class NomadEngine:
 
     async def _faults(self, job: NomadJob) -> str:
         """What is wrong with a job in Nomad's words; empty for nothing."""
-        answer = await self._call(lambda nomad: nomad.validate.validate_job({"Job": job}).json())
+        needs = _needs(READ, job["Namespace"])
+        answer = await self._call(lambda nomad: nomad.validate.validate_job({"Job": job}).json(), needs)
         return str(answer.get("Error") or "; ".join(answer.get("ValidationErrors") or ()))
 
     async def _stop(self, nomad_id: str, namespace: str) -> Closing:
@@ -185,22 +194,26 @@ class NomadEngine:
             raise OutcomeUnknown(f"{nomad_id} was there and is gone: collected as garbage meanwhile")
         if TOMBSTONE_KEY in (found.get("Meta") or {}):
             return Closing.NEVER_RAN
-        allocations = await self._call(lambda nomad: nomad.job.get_allocations(nomad_id, namespace=namespace))
+        needs = _needs(READ, namespace)
+        allocations = await self._call(lambda nomad: nomad.job.get_allocations(nomad_id, namespace=namespace), needs)
         over = found.get("Status") == "dead" and all(a["ClientStatus"] in _CLIENT_TERMINAL for a in allocations)
         if not found.get("Stop"):
-            await self._call(lambda nomad: nomad.job.deregister_job(nomad_id, namespace=namespace), wrote=True)
+            needs = _needs(DEREGISTER, namespace)
+            await self._call(lambda nomad: nomad.job.deregister_job(nomad_id, namespace=namespace), needs, wrote=True)
         return Closing.ENDED if over else Closing.STOPPING
 
     async def _job(self, nomad_id: str, namespace: str) -> dict[str, Any] | None:
         try:
-            found: dict[str, Any] = await self._call(lambda nomad: nomad.job.get_job(nomad_id, namespace=namespace))
+            found: dict[str, Any] = await self._call(
+                lambda nomad: nomad.job.get_job(nomad_id, namespace=namespace), _needs(READ, namespace)
+            )
         except NotFound:
             return None
         return found
 
-    async def _call(self, call: Callable[[_Api], T], *, wrote: bool = False) -> T:
+    async def _call(self, call: Callable[[_Api], T], needs: str, *, wrote: bool = False) -> T:
         """Run a call in a thread, with a deadline for all of it, and translate what goes wrong."""
-        running = asyncio.get_running_loop().run_in_executor(self._threads, self._translated, call, wrote)
+        running = asyncio.get_running_loop().run_in_executor(self._threads, self._translated, call, needs, wrote)
         deadline = self._settings.connect_timeout_s + self._settings.call_timeout_s + 1
         try:
             async with asyncio.timeout(deadline):
@@ -208,31 +221,36 @@ class NomadEngine:
         except TimeoutError as late:
             raise self._no_answer(f"no answer within {deadline:g} s", wrote) from late
 
-    def _translated(self, call: Callable[[_Api], T], wrote: bool) -> T:
+    def _translated(self, call: Callable[[_Api], T], needs: str, wrote: bool) -> T:
         try:
             return call(self._nomad)
         except VariableConflict:
             raise _Conflict(f"cluster {self._settings.name}: a variable is not as it was") from None
         except BaseNomadException as failed:
-            raise self._meaning(failed.nomad_resp, wrote) from failed
+            raise self._meaning(failed.nomad_resp, needs, wrote) from failed
         except HTTPError as failed:
             raise self._lost(failed, wrote) from failed
         except ValueError as failed:
             raise self._no_answer(f"the answer is not JSON: {failed}", wrote) from failed
 
-    def _meaning(self, answer: Answer, wrote: bool) -> SeraiError:
+    def _meaning(self, answer: Answer, needs: str, wrote: bool) -> SeraiError:
         where = f"cluster {self._settings.name}"
         if wrote and says_taken(answer.status_code, answer.text):
             return _Taken(f"{where}: {answer.text}")
-        return error_of(answer.status_code, answer.text, where, wrote=wrote)
+        return error_of(answer.status_code, answer.text, where, wrote=wrote, needs=needs)
 
     def _lost(self, failed: HTTPError, wrote: bool) -> SeraiError:
-        if certificate_error(failed):
-            said = f"cluster {self._settings.name}: {failed} (mend CA or TLS name)"
-            return Misconfigured(said, code="nomad_tls")
+        if mend := trouble(failed):
+            return Misconfigured(f"cluster {self._settings.name}: {failed} ({mend})", code="nomad_tls")
         never_sent = isinstance(failed, NewConnectionError | ConnectTimeoutError | EmptyPoolError)
         return self._no_answer(f"{type(failed).__name__}: {failed}", wrote and not never_sent)
 
     def _no_answer(self, why: str, wrote: bool) -> Unavailable:
         said = f"cluster {self._settings.name}: {why}"
         return OutcomeUnknown(said, code="nomad_no_answer") if wrote else Unavailable(said, code="nomad_unavailable")
+
+
+def _needs(capability: str, namespace: str) -> str:
+    """For people: what a token must be allowed, and where."""
+    older = f" (before Nomad 1.11.2: {OLD_SUBMIT})" if capability in (REGISTER, DEREGISTER, PLAN) else ""
+    return f"{capability}{older} in namespace {namespace}"

@@ -15,9 +15,13 @@ import httpx2
 import orjson
 
 from shared.adapters.nomad.answers import error_of
+from shared.adapters.nomad.policies import needed
 from shared.adapters.nomad.settings import ClusterSettings
-from shared.adapters.nomad.trust import context_of
+from shared.adapters.nomad.trust import context_of, trouble
 from shared.errors import Misconfigured, SeraiError, Unavailable
+
+LOST = (httpx2.HTTPError, ssl.SSLError)
+"""A refusal to trust us comes with the first byte that is read, past the handshake: httpx2 lets it through as it is."""
 
 Params = Mapping[str, str | int] | tuple[tuple[str, str | int], ...]
 
@@ -75,7 +79,7 @@ class NomadHttp:
                 response = await self._calls.get(path, params=params, extensions=self._extensions)
         except TimeoutError as late:
             raise self._unavailable(path, f"no answer within {deadline:g} s") from late
-        except httpx2.HTTPError as lost:
+        except LOST as lost:
             raise self._lost(path, lost) from lost
         if not response.is_success:
             raise self._refused(path, response.status_code, response.text)
@@ -88,7 +92,7 @@ class NomadHttp:
         request = self._streams.build_request("GET", path, params=params, timeout=timeout, extensions=self._extensions)
         try:
             response = await self._streams.send(request, stream=True)
-        except httpx2.HTTPError as lost:
+        except LOST as lost:
             raise self._lost(path, lost) from lost
         try:
             if not response.is_success:
@@ -101,21 +105,21 @@ class NomadHttp:
         try:
             async for piece in response.aiter_raw():
                 yield piece
-        except httpx2.HTTPError as lost:
+        except LOST as lost:
             raise self._lost(path, lost) from lost
 
     def _where(self, path: str) -> str:
         return f"cluster {self._settings.name}: GET {path}"
 
     def _refused(self, path: str, status: int, text: str) -> SeraiError:
-        return error_of(status, text, self._where(path), wrote=False)
+        return error_of(status, text, self._where(path), wrote=False, needs=needed(path))
 
     def _unavailable(self, path: str, why: str) -> Unavailable:
         return Unavailable(f"{self._where(path)}: {why}", code="nomad_unavailable")
 
-    def _lost(self, path: str, lost: httpx2.HTTPError) -> SeraiError:
-        if certificate_error(lost):
-            return Misconfigured(f"{self._where(path)}: {lost} (mend CA or TLS name)", code="nomad_tls")
+    def _lost(self, path: str, lost: Exception) -> SeraiError:
+        if mend := trouble(lost):
+            return Misconfigured(f"{self._where(path)}: {lost} ({mend})", code="nomad_tls")
         return self._unavailable(path, f"{type(lost).__name__} {lost}".strip())
 
     async def aclose(self) -> None:
@@ -124,19 +128,10 @@ class NomadHttp:
         await self._streams.aclose()
 
 
-def certificate_error(error: BaseException | None) -> bool:
-    """Whether an unverifiable certificate lies at the bottom of an error."""
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
 async def _text(response: httpx2.Response) -> str:
     try:
         return (await response.aread()).decode(errors="replace")
-    except httpx2.HTTPError as lost:
+    except LOST as lost:
         return f"(text lost: {lost})"
 
 

@@ -9,66 +9,88 @@ import contextlib
 import json
 import os
 import pwd
-import shutil
 import signal
+import ssl
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import httpx2
 
+from shared.adapters.nomad import local_config
+from shared.adapters.nomad.local_config import HOST, RegionSettings
+from shared.adapters.nomad.local_trust import Authority
+from shared.adapters.nomad.operator import NomadOperator
+from shared.adapters.nomad.policies import Role
 from shared.errors import Misconfigured, Unavailable
 
 READY_S: Final = 60.0
+"""A node is ready after 2 s, or after 8 to 28 s when its client came before the server's keys."""
 STOP_S: Final = 15.0
 _LOOK_S: Final = 0.1
-_HOST: Final = "127.0.0.1"
-
-
-def installed(asked: str = "") -> Path | None:
-    """The binary: as asked, or `NOMAD_BIN`, or the `nomad` on PATH; None when there is none."""
-    named = asked or os.environ.get("NOMAD_BIN") or shutil.which("nomad")
-    return Path(named) if named and os.access(named, os.X_OK) else None
-
-
-@dataclass(frozen=True, slots=True)
-class RegionSettings:
-    """One region. Four loopback ports: server's HTTP, RPC and serf, client's HTTP. CPU in MHz, memory in MiB."""
-
-    name: str
-    folder: Path
-    ports: tuple[int, int, int, int]
-    cpu_mhz: int
-    memory_mib: int
-    meta: dict[str, str]
-    namespaces: tuple[str, ...] = ()
-    task_ports: tuple[int, int] = (23_000, 23_999)
 
 
 class LocalRegion:
-    """Start with `start`; `stop` leaves the tasks running, as Nomad does, unless told to end them."""
+    """Start with `start`; `stop` leaves the tasks running, as Nomad does, unless told to end them.
 
-    def __init__(self, binary: Path, settings: RegionSettings) -> None:
-        self.address = f"http://{_HOST}:{settings.ports[0]}"
+    With an `authority` its agents speak TLS and know tokens: `trusted` is then what clusters in a sites file need.
+    """
+
+    def __init__(self, binary: Path, settings: RegionSettings, authority: Authority | None = None) -> None:
+        self.address = f"{'https' if authority else 'http'}://{HOST}:{settings.ports[0]}"
         self._binary = binary
         self._settings = settings
+        self._authority = authority
+        self._context = ssl.create_default_context(cafile=str(authority.file)) if authority else None
+        self._token = ""
         self._processes: list[asyncio.subprocess.Process] = []
+
+    @property
+    def trusted(self) -> Mapping[str, str]:
+        """`ca_file`, `tls_server_name` and `token_file` (of each service); nothing without TLS and ACLs."""
+        if self._authority is None:
+            return {}
+        return {
+            "ca_file": str(self._authority.file),
+            "tls_server_name": f"server.{self._settings.name}.nomad",
+            "token_file": str(self._settings.folder / "{service}.token"),
+        }
 
     async def start(self) -> None:
         """Return when a node is ready. Raises Misconfigured, Unavailable with the agent's last words."""
-        async with httpx2.AsyncClient(base_url=self.address, trust_env=False, timeout=2.0) as client:
-            try:
-                await self._run("server", self._server())
-                await self._until(client, "/v1/status/leader", bool)
-                await self._until(client, "/.well-known/jwks.json", lambda found: bool(found.get("keys")))
-                for name in self._settings.namespaces:
-                    (await client.put("/v1/namespace", json={"Name": name})).raise_for_status()
-                await self._run("client", self._client())
-                await self._until(client, "/v1/nodes", _one_is_ready)
-            except BaseException:
-                await self.stop()
-                raise
+        try:
+            await self._run("server", local_config.server(self._settings))
+            await self._until("/v1/status/leader", bool)
+            await self._until("/.well-known/jwks.json", lambda found: bool(found.get("keys")))
+            await asyncio.to_thread(self._prepare)
+            await self._run("client", local_config.client(self._settings))
+            await self._until("/v1/nodes", _one_is_ready)
+        except BaseException:
+            await self.stop()
+            raise
+
+    def _prepare(self) -> None:
+        """The site's operator: namespaces for the VOs; with ACLs a token for each of the two services that come."""
+        with NomadOperator(self.address, self._token, self._context) as operator:
+            if self._authority is not None:
+                self._token = operator.bootstrap()
+            for name in self._settings.namespaces:
+                operator.make_namespace(name)
+            if self._authority is not None:
+                for role, secret in operator.tokens_for(self._settings.namespaces).items():
+                    self._keep(f"{SERVICE_OF[role]}.token", secret)
+
+    def _keep(self, name: str, secret: str) -> None:
+        file = self._settings.folder / name
+        file.touch(mode=0o600)
+        file.write_text(secret)
+
+    def _caller(self) -> httpx2.AsyncClient:
+        headers = {"X-Nomad-Token": self._token} if self._token else {}
+        return httpx2.AsyncClient(
+            base_url=self.address, trust_env=False, timeout=5.0, verify=self._context or True, headers=headers
+        )
 
     async def stop(self, *, end_tasks: bool = False) -> None:
         """End both processes in order; by force after 15 s."""
@@ -89,7 +111,7 @@ class LocalRegion:
     async def _end_jobs(self) -> None:
         """Stop every job and wait, for a while, until no task of theirs runs."""
         with contextlib.suppress(httpx2.HTTPError, TimeoutError):
-            async with httpx2.AsyncClient(base_url=self.address, trust_env=False, timeout=5.0) as client:
+            async with self._caller() as client:
                 for job in (await client.get("/v1/jobs", params={"namespace": "*"})).json():
                     params = {"namespace": job["Namespace"]}
                     await client.delete(f"/v1/job/{job['ID']}", params=params)
@@ -100,16 +122,17 @@ class LocalRegion:
                             return
                         await asyncio.sleep(_LOOK_S)
 
-    async def _until(self, client: httpx2.AsyncClient, path: str, good: Any) -> None:
+    async def _until(self, path: str, good: Any) -> None:
         deadline = time.monotonic() + READY_S
-        while time.monotonic() < deadline:
-            if self._processes[-1].returncode is not None:
-                raise Unavailable(f"nomad ended while starting:\n{self._last_words()}")
-            with contextlib.suppress(httpx2.HTTPError, ValueError):
-                answer = await client.get(path)
-                if answer.status_code == 200 and good(answer.json()):
-                    return
-            await asyncio.sleep(_LOOK_S)
+        async with self._caller() as client:
+            while time.monotonic() < deadline:
+                if self._processes[-1].returncode is not None:
+                    raise Unavailable(f"nomad ended while starting:\n{self._last_words()}")
+                with contextlib.suppress(httpx2.HTTPError, ValueError):
+                    answer = await client.get(path)
+                    if answer.status_code == 200 and good(answer.json()):
+                        return
+                await asyncio.sleep(_LOOK_S)
         raise Unavailable(f"nomad {self._settings.name}: {path} not well after {READY_S:g} s:\n{self._last_words()}")
 
     def _last_words(self) -> str:
@@ -119,6 +142,9 @@ class LocalRegion:
     async def _run(self, name: str, settings: dict[str, Any]) -> None:
         home = self._settings.folder / name
         (home / "data").mkdir(parents=True, exist_ok=True)
+        if self._authority is not None:
+            pair = self._authority.issue(home, f"{name}.{self._settings.name}.nomad")
+            settings = settings | local_config.tls(self._authority.file, pair.certificate, pair.key)
         (home / "agent.json").write_text(json.dumps(settings | {"data_dir": str(home / "data"), "name": name}))
         become = _unprivileged(self._settings.folder, home)
         environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": str(home), "LANG": "C.UTF-8"}
@@ -130,39 +156,8 @@ class LocalRegion:
             )  # fmt: skip
         self._processes.append(process)
 
-    def _server(self) -> dict[str, Any]:
-        http, rpc, serf, _ = self._settings.ports
-        return self._common({"http": http, "rpc": rpc, "serf": serf}) | {
-            "server": {"enabled": True, "bootstrap_expect": 1, "event_buffer_size": 1000}
-        }
 
-    def _client(self) -> dict[str, Any]:
-        settings = self._settings
-        return self._common({"http": settings.ports[3]}) | {
-            "client": {
-                "enabled": True,
-                "servers": [f"{_HOST}:{settings.ports[1]}"],
-                "network_interface": "lo",
-                "cpu_total_compute": settings.cpu_mhz,
-                "memory_total_mb": settings.memory_mib,
-                "min_dynamic_port": settings.task_ports[0],
-                "max_dynamic_port": settings.task_ports[1],
-                "meta": settings.meta,
-                "options": {"fingerprint.denylist": "env_aws,env_gce,env_azure,env_digitalocean"},
-            },
-            "plugin": [{"raw_exec": [{"config": [{"enabled": True}]}]}],
-        }
-
-    def _common(self, ports: dict[str, int]) -> dict[str, Any]:
-        return {
-            "region": self._settings.name,
-            "datacenter": "dc1",
-            "bind_addr": _HOST,
-            "disable_update_check": True,
-            "ports": ports,
-            "advertise": dict.fromkeys(("http", "rpc", "serf"), _HOST),
-            "consul": {"auto_advertise": False, "server_auto_join": False, "client_auto_join": False},
-        }
+SERVICE_OF: Final[Mapping[Role, str]] = {Role.SCHEDULER: "scheduler", Role.MONITOR: "monitor"}
 
 
 def _one_is_ready(nodes: Any) -> bool:

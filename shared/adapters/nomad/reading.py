@@ -15,6 +15,7 @@ from shared.engine import AllocationSeen, Listing, Presence
 from shared.errors import Misconfigured, NotFound, SeraiError, Unavailable
 from shared.ids import attempt_of
 
+_NO_JOB = "serai-asks-whether-it-may-read"
 _OPEN_EVALUATIONS = 'Status != "complete" and Status != "canceled"'
 
 
@@ -110,9 +111,22 @@ class NomadReader:
         if not jobs.known_leader:
             raise self._unavailable("the agent knows no leader")
 
-    async def may_read_nodes(self) -> None:
-        """Return when the token may read nodes (`node:read`). Raises Misconfigured."""
+    async def may_stream(self) -> None:
+        """Return when nothing that we can ask for is denied to a stream. Raises Misconfigured with what is.
+
+        A denied stream says nothing at all, and one call more or less a namespace is little when it was.
+        """
         await self._http.get("/v1/nodes", {"per_page": 1})
+        for namespace in sorted(await self.namespaces()):
+            await self._may_read_in(namespace)
+
+    async def _may_read_in(self, namespace: str) -> None:
+        try:
+            await self._http.get(f"/v1/job/{_NO_JOB}", {"namespace": namespace})
+        except NotFound:
+            return
+        except Misconfigured as denied:
+            raise Misconfigured(f"{denied.what}, in namespace {namespace}", code=denied.code) from denied
 
     def _unavailable(self, why: str) -> Unavailable:
         return Unavailable(f"cluster {self._settings.name}: {why}", code="nomad_unavailable")

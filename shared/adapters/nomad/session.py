@@ -95,5 +95,5 @@ def _pool(settings: ClusterSettings) -> urllib3.HTTPConnectionPool:
         return urllib3.HTTPConnectionPool(host, address.port or 80, **size)
     name = settings.tls_server_name or None
     return urllib3.HTTPSConnectionPool(
-        host, address.port or 443, ssl_context=context_of(settings), server_hostname=name, assert_hostname=name, **size
+        host, address.port or 443, ssl_context=context_of(settings), server_hostname=name, **size
     )

@@ -51,7 +51,7 @@ class EventStream:
                 return self._parsed(await queue.take())
         except TimeoutError:
             await self._reader.ready()
-            await self._reader.may_read_nodes()
+            await self._reader.may_stream()
             raise self._gone(
                 f"silent for {self._settings.first_heartbeat_s:g} s after its opening: dropped, or the token may not "
                 "read-job in every namespace"

@@ -19,3 +19,22 @@ def context_of(settings: ClusterSettings) -> ssl.SSLContext:
     except OSError as wrong:
         raise Misconfigured(f"cluster {settings.name}: cannot use its TLS files: {wrong}", code="nomad_tls") from wrong
     return context
+
+
+_MENDS = {
+    "CERTIFICATE_VERIFY_FAILED": "mend ca_file or tls_server_name",
+    "WRONG_VERSION_NUMBER": "nobody speaks TLS there: the address begins with http://, or is another port",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the cluster wants to see a client certificate: client_certificate_file",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "the cluster does not take our client certificate: client_certificate_file",
+    "SSLV3_ALERT_CERTIFICATE_REQUIRED": "the cluster wants to see a client certificate: client_certificate_file",
+    "TLSV1_ALERT_UNKNOWN_CA": "the cluster does not know the authority of our client certificate",
+}
+
+
+def trouble(error: BaseException | None) -> str:
+    """What to mend where the bottom of an error is that one side does not trust the other; else empty."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError) and (mend := _MENDS.get(str(error.reason))):
+            return mend
+        error = error.__cause__ or error.__context__
+    return ""

@@ -1,6 +1,5 @@
-"""One suite, two agents: `site` is a cluster under test with helpers that read like the tests' sentences."""
+"""One suite, three clusters (embedded; real; real with ACLs and TLS): `site` is one, and reads like sentences."""
 
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,40 +7,41 @@ from typing import Any
 import pytest
 
 from services.embedded.agent import AgentSettings, EmbeddedAgent
-from tests.ports.engine.agents import RealNomad, nomad_binary
-from tests.ports.engine.site import SiteUnderTest, of_address
+from shared.adapters.nomad.policies import Role, policy
+from tests.ports.engine.site import SiteUnderTest, of_address, of_region, trusting
+from tests.real_nomad import RealNomad, real_nomad
 
 REAL = pytest.param("real", marks=[pytest.mark.nomad])
+GUARDED = pytest.param("guarded", marks=[pytest.mark.nomad])
 
 
 @pytest.fixture(scope="session")
-def real_nomad() -> Iterator[RealNomad]:
-    yield from _started(guarded=False)
+def plain_nomad() -> Iterator[RealNomad]:
+    with real_nomad() as region:
+        yield region
 
 
 @pytest.fixture(scope="session")
 def guarded_nomad() -> Iterator[RealNomad]:
-    yield from _started(guarded=True)
+    """With ACLs and TLS. The site serves any VO whose namespace begins with `vo-`; only this suite asks `plan`."""
+    with real_nomad(name="guarded", guarded=True) as region:
+        for role in Role:
+            region.operator.apply_policy(role, policy(role, ("default", "vo-*")))
+        plan = [f'namespace "{name}" {{ capabilities = ["plan-job"] }}' for name in ("default", "vo-*")]
+        region.operator.apply_policy("plan", "\n".join(plan))
+        region.tokens[Role.SCHEDULER] = region.operator.make_token("all that is asked here", Role.SCHEDULER, "plan")
+        yield region
 
 
-def _started(*, guarded: bool) -> Iterator[RealNomad]:
-    """The agent runs as another user: its folder is not pytest's, which every pytest closes to others as it starts."""
-    if nomad_binary() is None:
-        pytest.skip("no nomad on PATH and no NOMAD_BIN: the real Nomad is not tested")
-    with tempfile.TemporaryDirectory(prefix="serai-nomad-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)
-        agent = RealNomad(Path(folder), guarded=guarded)
-        try:
-            yield agent.start()
-        finally:
-            agent.stop()
-
-
-@pytest.fixture(params=["embedded", REAL])
+@pytest.fixture(params=["embedded", REAL, GUARDED])
 async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SiteUnderTest]:
-    """A cluster with one node of 4000 MHz and 2048 MiB, without ACLs."""
+    """A cluster with one node of 4000 MHz and 2048 MiB."""
+    if request.param == "guarded":
+        async with of_region(request.getfixturevalue("guarded_nomad")) as found:
+            yield found
+        return
     if request.param == "real":
-        async with of_address(request.getfixturevalue("real_nomad").address) as found:
+        async with of_address(request.getfixturevalue("plain_nomad").address) as found:
             yield found
         return
     agent = EmbeddedAgent(embedded(tmp_path))
@@ -53,17 +53,18 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         await agent.stop()
 
 
-@pytest.fixture(params=["embedded", REAL])
-async def guarded(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[str, str]]:
-    """(address, good token) of a cluster with ACLs."""
-    if request.param == "real":
-        nomad: RealNomad = request.getfixturevalue("guarded_nomad")
-        yield nomad.address, nomad.token
+@pytest.fixture(params=["embedded", GUARDED])
+async def guarded(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """(address, settings with a good token) of a cluster with ACLs."""
+    if request.param == "guarded":
+        region: RealNomad = request.getfixturevalue("guarded_nomad")
+        yield region.address, trusting(region, Role.SCHEDULER) | {"token": region.token}
         return
-    agent = EmbeddedAgent(embedded(tmp_path, token="8f6c2f0e-5e39-4c7e-9e0d-0f3b7a6c1d11"))
+    good = "8f6c2f0e-5e39-4c7e-9e0d-0f3b7a6c1d11"
+    agent = EmbeddedAgent(embedded(tmp_path, token=good))
     await agent.start()
     try:
-        yield agent.address, "8f6c2f0e-5e39-4c7e-9e0d-0f3b7a6c1d11"
+        yield agent.address, {"token": good}
     finally:
         await agent.stop()
 

@@ -2,19 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-import httpx2
-
 from shared.adapters.nomad import ClusterSettings, NomadCluster
+from shared.adapters.nomad.operator import NomadOperator
+from shared.adapters.nomad.policies import Role
 from shared.engine import AllocationSeen, AttemptOrder, JobSeen, Line, Seen, Submission, Submitted
 from shared.ids import AttemptId, new_job_id, traceparent
 from shared.ports import EngineWatch, JobEngine
 from tests.builders import a_site, a_spec
+from tests.real_nomad import RealNomad
 
 DEADLINE_S = 20.0
+Opening = AbstractAsyncContextManager["SiteUnderTest"]
 SMALL = {"cpu_cores": 0.05, "memory_mib": 16, "disk_mib": 20}
 
 
@@ -32,23 +35,23 @@ def a_script(text: str, **spec: Any) -> AttemptOrder:
 
 
 class SiteUnderTest:
-    """Only ports are used; `address` is for what they do not offer."""
+    """Only ports are used; `operator` is for what they do not offer."""
 
-    def __init__(self, cluster: NomadCluster) -> None:
-        self.engine: JobEngine = cluster.engine
-        self.watch: EngineWatch = cluster.watch
-        self.address = cluster.settings.address
-        self.token = cluster.settings.token.get_secret_value()
+    def __init__(
+        self, engine: JobEngine, watch: EngineWatch, operator: NomadOperator, again: "Callable[..., Opening]"
+    ) -> None:
+        self.engine = engine
+        self.watch = watch
+        self.operator = operator
+        self._again = again
 
-    @asynccontextmanager
-    async def with_settings(self, **settings: Any) -> AsyncIterator["SiteUnderTest"]:
+    def with_settings(self, **settings: Any) -> "Opening":
         """The same cluster through another adapter."""
-        async with of_address(self.address, **settings) as other:
-            yield other
+        return self._again(**settings)
 
-    async def make_namespace(self, name: str) -> None:
-        """As the site's operator does."""
-        await by_hand(self.address, "POST", "/v1/namespace", {"Name": name}, self.token)
+    async def by_hand(self, method: str, path: str, body: Any = None) -> Any:
+        """One call of Nomad's API for what the ports do not offer, as the site's operator."""
+        return await asyncio.to_thread(self.operator.ask, method, path, body)
 
     async def submitted(self, order: AttemptOrder) -> AttemptOrder:
         assert await self.engine.submit(order) == Submission(Submitted.ACCEPTED)
@@ -89,14 +92,6 @@ class SiteUnderTest:
         return await self.watch.file(allocation.id, f"main/local/{path}", 1_048_576)
 
 
-async def by_hand(address: str, method: str, path: str, body: Any = None, token: str = "") -> Any:
-    """One call of Nomad's API for what the ports do not offer."""
-    async with httpx2.AsyncClient(base_url=address, trust_env=False, timeout=10) as client:
-        answer = await client.request(method, path, json=body, headers={"X-Nomad-Token": token} if token else {})
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
-
-
 def of(order: AttemptOrder, seen: Sequence[Seen], kind: type[Any]) -> list[Any]:
     """What was seen of one kind about one attempt, in order."""
     name = order.attempt.nomad_id
@@ -105,10 +100,39 @@ def of(order: AttemptOrder, seen: Sequence[Seen], kind: type[Any]) -> list[Any]:
 
 @asynccontextmanager
 async def of_address(address: str, **settings: Any) -> AsyncIterator[SiteUnderTest]:
-    """A cluster at an address, closed at the end."""
-    wanted = {"name": "prague", "address": address, "allow_mock": True, "page_size": 7} | settings
-    cluster = NomadCluster(ClusterSettings.model_validate(wanted))
+    """A cluster at an address, both ports with the same settings; closed at the end."""
+    cluster = opened(address, **settings)
+    operator = NomadOperator(address, settings.get("token", ""))
     try:
-        yield SiteUnderTest(cluster)
+        yield SiteUnderTest(cluster.engine, cluster.watch, operator, partial(of_address, address))
     finally:
+        operator.close()
         await cluster.aclose()
+
+
+@asynccontextmanager
+async def of_region(region: RealNomad, **settings: Any) -> AsyncIterator[SiteUnderTest]:
+    """A region with ACLs and TLS, each port with its service's own token."""
+    scheduler, monitor = (
+        opened(region.address, **{**trusting(region, role), **settings}) for role in (Role.SCHEDULER, Role.MONITOR)
+    )
+    try:
+        yield SiteUnderTest(scheduler.engine, monitor.watch, region.operator, partial(of_region, region))
+    finally:
+        await scheduler.aclose()
+        await monitor.aclose()
+
+
+def trusting(region: RealNomad, role: Role) -> dict[str, Any]:
+    """What a service is told of a region with ACLs and TLS."""
+    assert region.authority is not None
+    return {
+        "ca_file": region.authority.file, "tls_server_name": f"server.{region.name}.nomad",
+        "token": region.tokens[role],
+    }  # fmt: skip
+
+
+def opened(address: str, **settings: Any) -> NomadCluster:
+    """The adapter, told to read small pages."""
+    wanted = {"name": "prague", "address": address, "allow_mock": True, "page_size": 7} | settings
+    return NomadCluster(ClusterSettings.model_validate(wanted))

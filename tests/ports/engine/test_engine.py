@@ -159,7 +159,7 @@ async def test_a_namespace_that_is_missing_is_named_and_a_new_one_is_there_at_on
         with pytest.raises(Misconfigured, match=name) as missing:
             await call
         assert missing.value.code == "nomad_namespace"
-    await site.make_namespace(name)
+    await site.by_hand("POST", "/v1/namespace", {"Name": name})
     assert name in await site.engine.namespaces()
     assert name in await site.watch.namespaces()
     await site.submitted(order)
@@ -173,7 +173,7 @@ async def test_a_stream_has_the_events_of_the_namespaces_there_were_as_it_was_op
     order, known = replace(an_order(), namespace=name), an_order()
     async with asyncio.timeout(DEADLINE_S), aclosing(site.watch.stream(0)) as stream:  # type: ignore[type-var]
         await anext(stream)
-        await site.make_namespace(name)
+        await site.by_hand("POST", "/v1/namespace", {"Name": name})
         await site.submitted(order)
         await site.ended(order)
         await site.submitted(known)

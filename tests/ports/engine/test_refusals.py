@@ -4,15 +4,19 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 
+from shared.adapters.nomad.local_trust import Authority, Pair
+from shared.adapters.nomad.policies import Role
 from shared.engine import Heartbeat, Line, Presence
 from shared.errors import Misconfigured, OutcomeUnknown, Unavailable
-from tests.ports.engine.site import an_order, of_address
+from tests.ports.engine.site import an_order, of_address, trusting
+from tests.real_nomad import RealNomad, real_nomad
 
 STRANGER = "11111111-2222-4333-8444-555555555555"
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
@@ -20,23 +24,28 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @pytest.mark.parametrize("token", ["", STRANGER])
-async def test_a_stream_without_a_good_token_is_refused_within_seconds(guarded: tuple[str, str], token: str) -> None:
-    async with of_address(guarded[0], token=token, first_heartbeat_s=0.5) as site, asyncio.timeout(5):
+async def test_a_stream_without_a_good_token_is_refused_within_seconds(
+    guarded: tuple[str, dict[str, Any]], token: str
+) -> None:
+    async with (
+        of_address(guarded[0], **guarded[1] | {"token": token, "first_heartbeat_s": 0.5}) as site,
+        asyncio.timeout(5),
+    ):
         with pytest.raises(Misconfigured):
             await anext(site.watch.stream(0))
 
 
 @pytest.mark.parametrize("token", ["", STRANGER])
-async def test_nothing_is_done_or_proven_without_a_good_token(guarded: tuple[str, str], token: str) -> None:
-    async with of_address(guarded[0], token=token) as site:
+async def test_nothing_is_done_or_proven_without_a_good_token(guarded: tuple[str, dict[str, Any]], token: str) -> None:
+    async with of_address(guarded[0], **guarded[1] | {"token": token}) as site:
         for call in (site.engine.submit(an_order()), site.engine.ready(), site.watch.ready(), site.watch.listing()):
             with pytest.raises(Misconfigured):
                 await call
         assert await site.watch.presence(an_order().attempt.nomad_id, "default") is Presence.UNPROVEN
 
 
-async def test_a_good_token_opens_everything(guarded: tuple[str, str]) -> None:
-    async with of_address(guarded[0], token=guarded[1]) as site:
+async def test_a_good_token_opens_everything(guarded: tuple[str, dict[str, Any]]) -> None:
+    async with of_address(guarded[0], **guarded[1]) as site:
         await site.engine.ready()
         assert await anext(site.watch.stream(0)) == Heartbeat()
         assert await site.watch.presence(an_order().attempt.nomad_id, "default") is Presence.ABSENT
@@ -142,6 +151,68 @@ async def test_only_the_named_authority_and_name_are_trusted(tmp_path: Path) -> 
         for wrong in (good | {"ca_file": tmp_path / "other.pem"}, good | {"tls_server_name": ""}, {}):
             assert await codes_at(address, wrong) == ["nomad_tls"] * 3
         assert await codes_at(address, good) == ["nomad_token"] * 3
+
+
+async def test_a_certificate_that_cannot_be_trusted_is_said_with_what_to_mend(tmp_path: Path) -> None:
+    authority, stranger = trustme.CA(), trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    stranger.cert_pem.write_to_path(str(tmp_path / "other.pem"))
+    good = {"ca_file": tmp_path / "ca.pem"}
+    async with serving(_silent, _of_server(authority)) as tls:
+        assert "mend ca_file or tls_server_name" in await words_at(tls, ca_file=tmp_path / "other.pem")
+        assert "mend ca_file or tls_server_name" in await words_at(tls, **good, tls_server_name="server.lyon.nomad")
+
+
+@pytest.mark.nomad
+async def test_tls_is_not_spoken_to_those_who_do_not_and_the_other_way_round(
+    plain_nomad: RealNomad, guarded_nomad: RealNomad
+) -> None:
+    assert "begins with https://" in await words_of_reading(guarded_nomad.address.replace("https:", "http:"))
+    assert "nobody speaks TLS there" in await words_at(plain_nomad.address.replace("http:", "https:"))
+
+
+@pytest.mark.nomad
+async def test_a_region_that_verifies_its_callers_takes_those_whom_its_authority_knows(tmp_path: Path) -> None:
+    with real_nomad(name="strict", guarded=True, mutual=True, clients=()) as region:
+        assert region.authority is not None
+        known = region.authority.issue(tmp_path / "known", "scheduler.serai.example")
+        unknown = Authority(tmp_path, datetime.now(UTC)).issue(tmp_path / "unknown", "scheduler.serai.example")
+        good = trusting(region, Role.SCHEDULER)
+        assert "wants to see a client certificate" in await words_of_reading(region.address, **good)
+        assert "does not" in await words_of_reading(region.address, **good, **_shown(unknown))
+        async with of_address(region.address, **good, **_shown(known)) as site:
+            await site.engine.ready()
+            await site.watch.ready()
+
+
+def _shown(pair: Pair) -> dict[str, Any]:
+    return {"client_certificate_file": pair.certificate, "client_key_file": pair.key}
+
+
+def _of_server(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1", "server.global.nomad").configure_cert(context)
+    return context
+
+
+async def words_at(address: str, **settings: Any) -> str:
+    """What is to be mended, as it is said when something is asked and when something is to be run: alike."""
+    mend = await words_of_reading(address, **settings)
+    async with of_address(address, **settings) as site:
+        with pytest.raises(Misconfigured) as writing:
+            await site.engine.submit(an_order())
+    assert writing.value.code == "nomad_tls"
+    assert writing.value.what.endswith(mend), writing.value.what
+    return mend
+
+
+async def words_of_reading(address: str, **settings: Any) -> str:
+    """As it is said when something is asked. (Who writes may be cut off before the other side's reason comes.)"""
+    async with of_address(address, **settings) as site:
+        with pytest.raises(Misconfigured) as reading:
+            await site.watch.ready()
+    assert reading.value.code == "nomad_tls"
+    return reading.value.what.rpartition("(")[2]
 
 
 async def codes_at(address: str, settings: dict[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """Secrets of an attempt: at the cluster before it starts, read by its own tasks alone, deleted when asked."""
 
+import asyncio
 import json
 from dataclasses import replace
 from typing import Any
@@ -23,8 +24,7 @@ def with_secrets(text: str = READ, **values: bytes) -> AttemptOrder:
 
 
 async def ask(site: SiteUnderTest, method: str, url: str, body: Any = None, **params: str) -> httpx2.Response:
-    async with httpx2.AsyncClient(base_url=site.address, trust_env=False, timeout=10) as http:
-        return await http.request(method, url, params=params, json=body)
+    return await asyncio.to_thread(site.operator.request, method, url, body, params)
 
 
 def path_of(order: AttemptOrder) -> str:

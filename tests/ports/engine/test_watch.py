@@ -7,7 +7,7 @@ import pytest
 
 from shared.engine import AllocationSeen, EvaluationSeen, Heartbeat, JobSeen, Line, LogChunk, Presence
 from shared.errors import NotFound, Refused
-from tests.ports.engine.site import DEADLINE_S, SMALL, SiteUnderTest, a_script, an_order, by_hand, of
+from tests.ports.engine.site import DEADLINE_S, SMALL, SiteUnderTest, a_script, an_order, of
 
 
 async def lines_from(site: SiteUnderTest, index: int, count: int) -> list[Line]:
@@ -88,10 +88,10 @@ async def test_nodes_come_with_what_they_have_and_what_strangers_use(site: SiteU
     strange = {"Driver": "mock_driver", "Config": {"run_for": "60s"}, "Resources": {"CPU": 300, "MemoryMB": 40}}
     group = {"Name": "g", "EphemeralDisk": {"SizeMB": 200}, "Tasks": [{"Name": "t", **strange}]}
     job = {"ID": "a-stranger", "Type": "batch", "Datacenters": ["dc1"], "TaskGroups": [group]}
-    await by_hand(site.address, "POST", "/v1/jobs", {"Job": job})
+    await site.by_hand("POST", "/v1/jobs", {"Job": job})
     await site.seen_until(lambda seen: any(isinstance(a, AllocationSeen) and a.job_id == "a-stranger" for a in seen))
     (node,) = (await site.watch.listing()).nodes
-    await by_hand(site.address, "DELETE", "/v1/job/a-stranger?purge=true")
+    await site.by_hand("DELETE", "/v1/job/a-stranger?purge=true")
     assert (node.status, node.eligible, node.draining, node.datacenter) == ("ready", True, False, "dc1")
     assert node.capacity is not None
     assert (node.capacity.cpu_mhz, node.capacity.memory_mib) == (4000, 2048)

@@ -1,6 +1,8 @@
 """The scheduler's view of the registry: ready only while the registry answers, whatever is still known."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ from services.scheduler.wakes import Wakes
 from shared.errors import Unavailable
 from shared.site import Site
 from tests.builders import a_site
+from tests.doubles.engine import EngineDouble
+from tests.unit.scheduler.world import a_world
 
 pytestmark = pytest.mark.fast
 
@@ -52,3 +56,27 @@ async def test_with_sites_and_a_registry_that_answers_we_are_ready() -> None:
     sites = known(Registry())
     sites.by_name = {"prague": a_site()}
     await sites.ready()
+
+
+async def test_a_site_that_keeps_us_out_is_told_and_keeps_its_last_namespaces() -> None:
+    lyon, bari = EngineDouble(), EngineDouble(away=True)
+    unused: Any = None
+    sites = KnownSites(Registry(), {"lyon": lyon, "bari": bari}, unused, Wakes(), 60)
+    assert sites.troubles == {"lyon": "not asked yet", "bari": "not asked yet"}
+    await sites.look()
+    assert sites.troubles == {"lyon": "", "bari": "the cluster is away"}
+    assert set(sites.namespaces) == {"lyon"}
+    lyon.away, bari.away = True, False
+    await sites.look()
+    assert sites.troubles == {"lyon": "the cluster is away", "bari": ""}
+    assert set(sites.namespaces) == {"lyon", "bari"}
+
+
+async def test_what_keeps_us_out_of_a_site_is_shown_and_takes_nothing_from_the_others(tmp_path: Path) -> None:
+    async with a_world(tmp_path, a_site("prague"), a_site("lyon"), namespaces_s=0.01) as world:
+        world.engines["lyon"].away = True
+        async with world.ask() as client, asyncio.timeout(5):
+            while (answer := await client.get("/readyz")).json()["sites"]["lyon"] != "the cluster is away":
+                await asyncio.sleep(0)
+    assert answer.status_code == 200
+    assert answer.json()["sites"]["prague"] == "ok"
