@@ -17,7 +17,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from bench import authorising, deciding, filtering, idling, profiling, reading, results, submitting, telling, whole_path
+from bench import (
+    authorising,
+    deciding,
+    filtering,
+    hiding,
+    idling,
+    profiling,
+    reading,
+    results,
+    submitting,
+    telling,
+    whole_path,
+)
 from bench.results import Result
 
 BENCHES: Final[dict[str, Callable[[bool], list[Result]]]] = {
@@ -27,6 +39,7 @@ BENCHES: Final[dict[str, Callable[[bool], list[Result]]]] = {
     "place": deciding.measure,
     "tell": telling.measure,
     "filter": filtering.measure,
+    "hide": hiding.measure,
     "idle": idling.measure,
     "auth": authorising.measure,
 }

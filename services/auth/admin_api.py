@@ -27,6 +27,7 @@ from shared.contracts.policies import Policy
 from shared.contracts.questions import Decision
 from shared.errors import Conflict, NotFound, Refused
 from shared.runtime import preconditions
+from shared.runtime.http import SIGNED_IN, needs
 from shared.runtime.preconditions import ALWAYS, Condition
 
 T = TypeVar("T")
@@ -48,8 +49,10 @@ ROUTES: Final[tuple[tuple[str, str, Verb | None, str], ...]] = (
 def add_to(app: FastAPI, parts: Parts, trusted: Mapping[str, TrustedIssuer]) -> None:
     """Add the routes."""
     routes = AdminRoutes(parts, trusted)
-    for method, path, _, name in ROUTES:
-        app.add_api_route(path, getattr(routes, name), methods=[method], response_model=None)
+    for method, path, verb, name in ROUTES:
+        app.add_api_route(
+            path, getattr(routes, name), methods=[method], response_model=None, openapi_extra=needs(verb or SIGNED_IN)
+        )
 
 
 @dataclass(frozen=True, slots=True)

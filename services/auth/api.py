@@ -5,7 +5,7 @@ The routes for people who administer trust are in `admin_api.py`.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import orjson
 import uuid6
@@ -35,7 +35,7 @@ from shared.contracts.questions import (
 from shared.errors import Refused
 from shared.ports import Clock, Store
 from shared.runtime import logs
-from shared.runtime.http import install_problems, internal_only
+from shared.runtime.http import OPEN, SERVICE, install_problems, internal_only, needs
 from shared.runtime.telemetry import Tracer
 
 MOST_ITEMS: Final = 1_000
@@ -62,12 +62,13 @@ def build(parts: Parts) -> FastAPI:
     """The app; everything under `/internal` is for services of the platform only."""
     app = FastAPI(title="Serai auth", redirect_slashes=False, docs_url=None, redoc_url=None, openapi_url=None)
     install_problems(app)
-    services_only = [Depends(internal_only(parts.settings.service_token.get_secret_value()))]
+    door = Depends(internal_only(parts.settings.service_token.get_secret_value()))
+    services_only: dict[str, Any] = {"dependencies": [door], "openapi_extra": needs(SERVICE)}
     routes = _Routes(parts)
     for path, endpoint in (("context", routes.context), ("grants", routes.grants), ("decisions", routes.decisions)):
-        app.add_api_route(f"/internal/{path}", endpoint, methods=["POST"], dependencies=services_only)
-    app.add_api_route("/internal/trust", routes.trust, methods=["GET"], dependencies=services_only)
-    app.add_api_route("/.well-known/jwks.json", routes.jwks, methods=["GET"])
+        app.add_api_route(f"/internal/{path}", endpoint, methods=["POST"], **services_only)
+    app.add_api_route("/internal/trust", routes.trust, methods=["GET"], **services_only)
+    app.add_api_route("/.well-known/jwks.json", routes.jwks, methods=["GET"], openapi_extra=needs(OPEN))
     return app
 
 

@@ -56,6 +56,27 @@ class Caller:
                 code="forbidden",
             )
 
+    def must_be_able_to(self, verb: str, vo: str) -> None:
+        """Raises Refused (code `forbidden`) unless the caller is in the VO with a role that holds the verb."""
+        self.must_belong_to(vo)
+        roles = {membership.role for membership in self.context.memberships if membership.vo == vo}
+        if not any(verb in each.verbs for each in self.context.memberships if each.vo == vo):
+            raise Refused(
+                f"you are in VO {vo} as {' and '.join(sorted(roles))}, which does not allow {verb}; ask a manager of "
+                "the VO for another role",
+                code="forbidden",
+            )
+
+    def must_hold_somewhere(self, verb: str) -> None:
+        """Raises Refused (code `forbidden`) unless some VO or platform role of the caller holds the verb."""
+        held = (self.context.platform_verbs, *(membership.verbs for membership in self.context.memberships))
+        if not any(verb in verbs for verbs in held):
+            raise Refused(
+                f"{verb} needs a role in a VO or on the platform, and you have none that allows it; ask the managers "
+                "of your VO to take you in",
+                code="forbidden",
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class _Known:

@@ -15,6 +15,8 @@ VIEW_VO: Final = "job.view_vo"
 LOGS_OWN: Final = "job.logs_own"
 LOGS_VO: Final = "job.logs_vo"
 CORDON: Final = "site.cordon"
+SITES: Final = "site.view"
+SUBMIT: Final = "job.submit"
 
 
 @dataclass(frozen=True, slots=True)

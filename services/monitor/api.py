@@ -7,7 +7,7 @@ and verb are checked. What one may not see is not there.
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol
 from uuid import UUID
 
 import orjson
@@ -22,7 +22,7 @@ from services.monitor.settings import MonitorSettings
 from shared.contracts.questions import EventsAnswer, OutputItem, OutputsAnswer
 from shared.errors import NotFound, Refused, Unavailable
 from shared.runtime.cutting import CuttableResponse
-from shared.runtime.http import install_problems, internal_only
+from shared.runtime.http import SERVICE, install_problems, internal_only, needs
 from shared.runtime.questions import READ_GRANT_HEADER
 from shared.runtime.tokens import ReadGrant
 from shared.runtime.transactions import Transactions
@@ -143,12 +143,12 @@ def make_app(answers: Answers, service_token: str) -> FastAPI:
     """The monitor's HTTP face, without health."""
     app = FastAPI(title="Serai monitor", redirect_slashes=False, openapi_url=None, docs_url=None, redoc_url=None)
     install_problems(app)
-    door = [Depends(internal_only(service_token))]
+    door: dict[str, Any] = {
+        "dependencies": [Depends(internal_only(service_token))], "openapi_extra": needs(SERVICE)
+    }  # fmt: skip
     job = "/internal/jobs/{job_id}"
-    app.add_api_route(f"{job}/events", answers.events, methods=["GET"], dependencies=door)
-    app.add_api_route(f"{job}/logs", answers.logs, methods=["GET"], dependencies=door, response_model=None)
-    app.add_api_route(f"{job}/outputs", answers.outputs, methods=["GET"], dependencies=door)
-    app.add_api_route(
-        f"{job}/outputs/{{name}}", answers.output, methods=["GET"], dependencies=door, response_model=None
-    )
+    app.add_api_route(f"{job}/events", answers.events, methods=["GET"], **door)
+    app.add_api_route(f"{job}/logs", answers.logs, methods=["GET"], **door, response_model=None)
+    app.add_api_route(f"{job}/outputs", answers.outputs, methods=["GET"], **door)
+    app.add_api_route(f"{job}/outputs/{{name}}", answers.output, methods=["GET"], **door, response_model=None)
     return app

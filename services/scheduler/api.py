@@ -4,7 +4,7 @@ A question asked for a user carries their read grant; what its owner may not see
 """
 
 from collections.abc import Callable
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import Depends, FastAPI, Header, Query, Response
@@ -30,7 +30,7 @@ from shared.contracts.reasons import Reason, ReasonCode
 from shared.errors import NotFound
 from shared.ids import JobId
 from shared.job import FINAL_JOB_STATES, JobState
-from shared.runtime.http import install_problems, internal_only
+from shared.runtime.http import SERVICE, install_problems, internal_only, needs
 from shared.runtime.questions import READ_GRANT_HEADER
 from shared.runtime.tokens import ReadGrant, same
 from shared.runtime.transactions import Transactions
@@ -149,7 +149,10 @@ def build(answers: Answers, service_token: str) -> FastAPI:
     """The app: every route but health is for services of the platform only."""
     app = FastAPI(title="Serai scheduler", redirect_slashes=False, docs_url=None, redoc_url=None, openapi_url=None)
     install_problems(app)
-    services_only = [Depends(internal_only(service_token))]
+    services_only: dict[str, Any] = {
+        "dependencies": [Depends(internal_only(service_token))], "openapi_extra": needs(SERVICE),
+        "response_model": None,
+    }  # fmt: skip
     for method, path, route in (
         ("POST", "/internal/explain", answers.explain),
         ("GET", "/internal/jobs/{job_id}/explain", answers.explain_job),
@@ -157,7 +160,7 @@ def build(answers: Answers, service_token: str) -> FastAPI:
         ("GET", "/internal/sites", answers.sites),
         ("POST", "/internal/attempts:strays", answers.strays),
     ):
-        app.add_api_route(path, route, methods=[method], dependencies=services_only, response_model=None)
+        app.add_api_route(path, route, methods=[method], **services_only)
     return app
 
 

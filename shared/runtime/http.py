@@ -3,7 +3,7 @@
 import hmac
 import math
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -19,6 +19,22 @@ from shared.runtime.service import Service
 log = logs.get("runtime.http")
 
 _BY_STATUS = {401: "unauthenticated", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+
+
+SERVICE: Final = "service"
+"""What a route under `/internal` needs: the token that the services share."""
+OPEN: Final = "open"
+"""The mark of a route that needs no token."""
+SIGNED_IN: Final = "authenticated"
+"""What a route needs that is for everybody who has a good token."""
+
+
+def needs(verb: str) -> dict[str, Any]:
+    """How a route names what it needs, for its `openapi_extra`: a verb, or one of the three words above.
+
+    docs/permissions.md lists all routes with it; a test compares, and asks each as everybody.
+    """
+    return {"x-permission": verb}
 
 
 def internal_only(service_token: str) -> Callable[[Request], Awaitable[None]]:
@@ -132,5 +148,6 @@ def install_health(app: FastAPI, service: Service) -> None:
             body["sites"] = {name: culprit or "ok" for name, culprit in sites.items()}
         return JSONResponse(body, status_code=503 if culprits else 200)
 
-    app.add_api_route("/healthz", healthz, methods=["GET"], include_in_schema=False)
-    app.add_api_route("/readyz", readyz, methods=["GET"], include_in_schema=False)
+    hidden: dict[str, Any] = {"include_in_schema": False, "openapi_extra": needs(OPEN)}
+    app.add_api_route("/healthz", healthz, methods=["GET"], **hidden)
+    app.add_api_route("/readyz", readyz, methods=["GET"], **hidden)

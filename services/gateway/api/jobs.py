@@ -15,6 +15,7 @@ from services.gateway.commanding import Commanding
 from services.gateway.input_errors import InputError
 from services.gateway.job_view import JobView
 from services.gateway.lookup import job_id_of
+from services.gateway.permissions import SUBMIT
 from services.gateway.settings import GatewaySettings
 from services.gateway.submission import Granted, Ready, Submission, Taken
 from shared.contracts.questions import ExplainRequest, Explanation, GrantAnswer
@@ -99,7 +100,7 @@ class JobRoutes:
         """Where a job would go if it were handed in now: every site's verdict. Nothing is kept."""
         caller = await self._access.caller(request)
         spec = requests.read_job(await self._json(request, self._settings.body_limit))
-        caller.must_belong_to(spec.vo)
+        caller.must_be_able_to(SUBMIT, spec.vo)
         explanation = await self._scheduler.ask(
             "POST", "/internal/explain", Explanation, body=ExplainRequest(spec=spec),
             read_grant=caller.context.read_grant,

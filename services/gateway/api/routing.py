@@ -8,11 +8,11 @@ from fastapi.security import HTTPBearer
 
 from services.gateway.api.bodies import known_parameters
 from services.gateway.api.documents import ProblemDocument
+from shared.runtime.http import OPEN, needs
 from shared.runtime.preconditions import Condition, etag, etag_of, has_already
 from shared.runtime.problems import CONTENT_TYPE, PROBLEMS
 
-OPEN: Final = "open"
-"""The mark of a route that needs no token."""
+__all__ = ["OPEN", "add", "conditions", "job_headers", "json_bytes", "text_content", "unless_known"]
 
 IfMatch = Annotated[str | None, Header(description="Only if it is still as this ETag says; otherwise 412.")]
 IfNoneMatch = Annotated[str | None, Header(description="ETag that you have: 304 when it is still that one.")]
@@ -34,7 +34,7 @@ def add(
     """Add a route. `permission` is the verb it needs, or `OPEN`; `body` names a schema of `api/app.py`."""
     guarded = permission != OPEN
     codes = (*_ALWAYS, *(_GUARDED if guarded else ()), *problems)
-    extra: dict[str, Any] = {"x-permission": permission}
+    extra: dict[str, Any] = needs(permission)
     if body is not None:
         schema = {"$ref": f"#/components/schemas/{body}"}
         extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}

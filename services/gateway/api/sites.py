@@ -11,7 +11,7 @@ from services.gateway.access import Access, Caller
 from services.gateway.api import bodies, routing
 from services.gateway.api.documents import Accepted
 from services.gateway.commanding import Commanding
-from services.gateway.permissions import CORDON
+from services.gateway.permissions import CORDON, SITES
 from shared.contracts.commands import CordonSite, UncordonSite
 from shared.contracts.questions import SitesAnswer
 from shared.errors import NotFound
@@ -41,7 +41,16 @@ class SiteRoutes:
     def add_to(self, app: FastAPI) -> None:
         """Add the routes."""
         problems = ("not_found", "forbidden", "invalid_request", "undecodable", "unsupported_media_type", "too_large")
-        routing.add(app, "GET", "/v1/sites", self.sites, tag="sites", permission="authenticated", answer=SitesAnswer)
+        routing.add(
+            app,
+            "GET",
+            "/v1/sites",
+            self.sites,
+            tag="sites",
+            permission=SITES,
+            answer=SitesAnswer,
+            problems=("forbidden",),
+        )
         routing.add(
             app, "POST", "/v1/sites/{site}:cordon", self.cordon, tag="sites", permission=CORDON, answer=Accepted,
             status=202, problems=problems, body="CordonInput",
@@ -54,6 +63,7 @@ class SiteRoutes:
     async def sites(self, request: Request) -> Response:
         """Every site: health, what it has, what is free, what it costs."""
         caller = await self._access.caller(request)
+        caller.must_hold_somewhere(SITES)
         answer = await self._sites(caller)
         return routing.json_bytes(answer.model_dump_json().encode())
 

@@ -49,8 +49,8 @@ from tests.stores import open_store
 OTHER_VO = "vo.ocean.example"
 CAROL = Principal(issuer=ALICE.issuer, subject="carol", name="Carol")
 OSCAR = Principal(issuer=ALICE.issuer, subject="oscar", name="Oscar")
-MEMBER = frozenset({"job.submit", "job.view_own", "job.cancel_own", "job.logs_own"})
-OBSERVER = frozenset({"job.view_own", "job.view_vo"})
+MEMBER = frozenset({"site.view", "job.submit", "job.view_own", "job.cancel_own", "job.logs_own"})
+OBSERVER = frozenset({"site.view", "job.view_own", "job.view_vo"})
 MANAGER = MEMBER | {"job.view_vo", "job.cancel_vo", "job.logs_vo"}
 DEADLINE_S = 5.0
 MIGRATIONS = "services.gateway.migrations"
