@@ -32,7 +32,7 @@ from shared.contracts.questions import (
     SecretWrite,
 )
 from shared.errors import NotFound, Refused
-from shared.runtime.http import internal_only
+from shared.runtime.http import SERVICE, internal_only, needs
 
 RELEASE: Final = "secret.release"
 """The name under which handing out values is written down; nobody can be given it as a right."""
@@ -46,8 +46,9 @@ def add_to(app: FastAPI, parts: Parts, box: SecretBox) -> None:
              ("POST", ":release", routes.release))  # fmt: skip
     for method, suffix, endpoint in table:
         app.add_api_route(
-            f"/internal/secrets{suffix}", endpoint, methods=[method], dependencies=services_only, response_model=None
-        )
+            f"/internal/secrets{suffix}", endpoint, methods=[method], dependencies=services_only, response_model=None,
+            openapi_extra=needs(SERVICE),
+        )  # fmt: skip
 
 
 class SecretRoutes:

@@ -25,10 +25,14 @@ SUSPENSION = {"kind": "subject", "issuer": "https://issuer.example", "value": "m
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/jobs"): a_file(), ("POST", "/v1/jobs:batch"): {"jobs": [a_file()]},
     ("POST", "/v1/jobs:explain"): a_file(), ("PUT", "/v1/jobs/{job_id}"): a_file(),
-    ("PUT", "/v1/vos/{vo}/policy"): {}, ("POST", "/v1/suspensions"): SUSPENSION,
+    ("PUT", "/v1/vos/{vo}/policy"): {}, ("PUT", "/v1/secrets/{name}"): {"vo": VO, "value": "x"},
+    ("POST", "/v1/suspensions"): SUSPENSION,
 }  # fmt: skip
 HEADERS = {("PUT", "/v1/vos/{vo}/policy"): {"If-Match": "*"}}
-QUERIES = {"/v1/can-i": {"verb": "job.submit", "vo": VO}, "/v1/jobs": {"view": "vo", "vo": VO}}
+QUERIES = {
+    ("GET", "/v1/can-i"): {"verb": "job.submit", "vo": VO}, ("GET", "/v1/jobs"): {"view": "vo", "vo": VO},
+    ("GET", "/v1/secrets"): {"vo": VO}, ("DELETE", "/v1/secrets/{name}"): {"vo": VO},
+}  # fmt: skip
 NAMES = {
     "vo": VO, "site": "prague", "name": "result.txt", "code": "not_found", "id": "none",
 }  # fmt: skip
@@ -76,13 +80,15 @@ async def status_of(platform: Platform, job: str, row: Row, who: str) -> str:
     """The status that somebody gets, and for a 404 of a job that the answer is that of one that is not there."""
     if row.method in CHANGING and "{job_id}" in row.path:
         job = str(uuid4()) if row.method == "PUT" else await platform.a_job()
-    names = NAMES | ({"name": "docs.css"} if row.path == "/docs/{name}" else {})
+    names = NAMES | {"name": {"/docs/{name}": "docs.css", "/v1/secrets/{name}": "key"}.get(row.path, "result.txt")}
+    if row.path.startswith("/v1/secrets/") and row.method == "DELETE":
+        names["name"] = "none"
     path = row.path.format(**names, job_id=job)
     more: dict[str, Any] = {}
     if (row.method, row.path) in BODIES:
         more["json"] = BODIES[row.method, row.path]
-    if row.method == "GET" and row.path in QUERIES:
-        more["params"] = QUERIES[row.path]
+    if (row.method, row.path) in QUERIES:
+        more["params"] = QUERIES[row.method, row.path]
     headers = platform.headers(who) | HEADERS.get((row.method, row.path), {})
     if row.path.endswith("/events"):
         return await first_status(platform, row, path, headers)
