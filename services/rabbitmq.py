@@ -7,7 +7,7 @@ import secrets
 import shlex
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
@@ -16,9 +16,15 @@ import yaml
 from shared.errors import Misconfigured
 from shared.runtime import logs
 
+if TYPE_CHECKING:
+    from shared.adapters.rabbitmq.permissions import Permissions
+
 Run = Callable[[Coroutine[Any, Any, None]], object]
 
-Vhost = Annotated[str, typer.Option(help="Virtual host of the platform.")]
+Vhost = Annotated[str, typer.Option(help="Virtual host; empty = `serai`, or `public` for subscribers.")]
+ForSubscribers = Annotated[
+    bool, typer.Option("--subscribers", help="For readers outside: virtual host `public` and the gateway's user there.")
+]
 Amqp = Annotated[
     str, typer.Option(envvar=["SERAI_AMQP_URL", "AMQP_URL"], help="RabbitMQ, as a user who may configure.")
 ]
@@ -39,19 +45,20 @@ def add_to(app: typer.Typer, run: Run) -> None:
         told(declare_at(amqp_url))
 
     @commands.command()
-    def users(vhost: Vhost = "serai") -> None:
+    def users(vhost: Vhost = "", subscribers: ForSubscribers = False) -> None:
         """Print the rabbitmqctl commands that make the virtual host, every user and its permissions."""
         from shared.adapters.rabbitmq import permissions
 
-        for line in permissions.commands(vhost, permissions.all_permissions()):
+        for line in permissions.commands(vhost or _vhost(subscribers), _users(subscribers)):
             print(shlex.join(["rabbitmqctl", *line]))
 
     @commands.command()
     def definitions(
-        passwords: Annotated[Path, typer.Option(help="YAML file: a password for each user.")], vhost: Vhost = "serai",
+        passwords: Annotated[Path, typer.Option(help="YAML file: a password for each user.")], vhost: Vhost = "",
+        subscribers: ForSubscribers = False,
     ) -> None:  # fmt: skip
         """Print the same as a definitions file, with hashed passwords, for `rabbitmqctl import_definitions`."""
-        told(print_definitions(vhost, passwords))
+        told(print_definitions(vhost or _vhost(subscribers), passwords, _users(subscribers)))
 
     app.add_typer(commands, name="rabbitmq")
 
@@ -66,11 +73,20 @@ async def declare_at(url: str) -> None:
     print("declared")
 
 
-async def print_definitions(vhost: str, file: Path) -> None:
+def _vhost(subscribers: bool) -> str:
+    return "public" if subscribers else "serai"
+
+
+def _users(subscribers: bool) -> "tuple[Permissions, ...]":
+    from shared.adapters.rabbitmq import permissions
+
+    return (permissions.subscribers(),) if subscribers else permissions.all_permissions()
+
+
+async def print_definitions(vhost: str, file: Path, users: "tuple[Permissions, ...]") -> None:
     """Print the definitions. Raises Misconfigured when the file does not fit."""
     from shared.adapters.rabbitmq import permissions
 
-    users = permissions.all_permissions()
     given = _passwords(file)
     if missing := [one.user for one in users if not given.get(one.user)]:
         raise Misconfigured(f"{file} has no password for {', '.join(missing)}; a line each: `{missing[0]}: secret`")

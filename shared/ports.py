@@ -4,7 +4,7 @@
 cannot keep is listed there by name. All waits have deadlines: an adapter raises `Unavailable` rather than hang.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from shared.contracts.envelope import Message
 from shared.contracts.routes import Queue, Stream
+from shared.contracts.subscriptions import Letter
 from shared.engine import (
     AllocationSeen,
     AttemptOrder,
@@ -105,6 +106,52 @@ class MessageBus(Protocol):
 
     async def ready(self) -> None:
         """Return when the bus can be used; raise Unavailable with the culprit."""
+
+
+# -- readers outside of the platform -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSeen:
+    """How a queue was found a moment ago: messages in it, those that are handed out included; readers that listen."""
+
+    messages: int
+    readers: int
+
+
+class SubscriberBroker(Protocol):
+    """Queues for outsiders. Each has one login of its own name, which may read this queue and do nothing else.
+
+    Every call may be repeated, and names are never used again. Raises Unavailable when the outcome is not known.
+    """
+
+    async def open(self, name: str, password: str) -> None:
+        """Make queue and login. A queue that is there is kept; the password is replaced, open connections stay."""
+
+    async def shut_out(self, name: str) -> None:
+        """Take the login away and close its connections; the queue stays as it is."""
+
+    async def remove(self, name: str) -> None:
+        """Take the login away, close its connections, delete the queue with what is in it."""
+
+    async def publish(self, name: str, letters: Sequence[Letter]) -> None:
+        """Return when every letter is durable in the queue, in order. Raises NotFound when there is no such queue.
+
+        No reader can make this fail or slow for another's queue. Beyond its length a queue drops its oldest.
+        """
+
+    async def seen(self) -> Mapping[str, QueueSeen]:
+        """Every queue; figures may be `lag_s` old."""
+
+    @property
+    def lag_s(self) -> float:
+        """The greatest age in seconds of what `seen` tells."""
+
+    @property
+    def address(self) -> str:
+        """Where readers connect, without a login: an AMQP URL."""
+
+    async def close(self) -> None: ...
 
 
 # -- store --------------------------------------------------------------------------------------------------------

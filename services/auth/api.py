@@ -31,6 +31,8 @@ from shared.contracts.questions import (
     GrantRequest,
     GrantsAnswer,
     Membership,
+    RememberedAnswer,
+    RememberedRequest,
 )
 from shared.errors import Refused
 from shared.ports import Clock, Store
@@ -39,6 +41,7 @@ from shared.runtime.http import OPEN, SERVICE, install_problems, internal_only, 
 from shared.runtime.telemetry import Tracer
 
 MOST_ITEMS: Final = 1_000
+MOST_BEARERS: Final = 500
 
 log = logs.get("auth.api")
 
@@ -65,7 +68,10 @@ def build(parts: Parts) -> FastAPI:
     door = Depends(internal_only(parts.settings.service_token.get_secret_value()))
     services_only: dict[str, Any] = {"dependencies": [door], "openapi_extra": needs(SERVICE)}
     routes = _Routes(parts)
-    for path, endpoint in (("context", routes.context), ("grants", routes.grants), ("decisions", routes.decisions)):
+    for path, endpoint in (
+        ("context", routes.context), ("grants", routes.grants), ("decisions", routes.decisions),
+        ("remembered", routes.remembered),
+    ):  # fmt: skip
         app.add_api_route(f"/internal/{path}", endpoint, methods=["POST"], **services_only)
     app.add_api_route("/internal/trust", routes.trust, methods=["GET"], **services_only)
     app.add_api_route("/.well-known/jwks.json", routes.jwks, methods=["GET"], openapi_extra=needs(OPEN))
@@ -130,6 +136,17 @@ class _Routes:
         row = _dispatched(asked, decision, now=self._parts.clock)
         await self._parts.store.transact(partial(audit_store.append, decisions=[row]))
         return _json(decision)
+
+    async def remembered(self, asked: RememberedRequest) -> Response:
+        """What people who are not here may see by now. Asked every few seconds for those who are told of events."""
+        if len(asked.bearers) > MOST_BEARERS:
+            raise Refused(f"at most {MOST_BEARERS} bearers in one question", code="invalid_request")
+        standing, now = await self._parts.book.now(), self._parts.clock()
+        answers = []
+        for bearer in asked.bearers:
+            seen = await self._parts.principals.last_seen(bearer.principal)
+            answers.append(deciding.remembered(bearer, seen, standing, now))
+        return _json(RememberedAnswer(answers=tuple(answers)))
 
     async def trust(self) -> Response:
         """Suspensions that hold, and the version of trust: it grows with every suspension and every new policy."""

@@ -17,7 +17,7 @@ from services.auth.standing import Standing
 from services.auth.store import LastSeen
 from shared.contracts.commands import Principal
 from shared.contracts.policies import Demand, Policy, objections, site_objection
-from shared.contracts.questions import Decision, DecisionRequest
+from shared.contracts.questions import Bearer, Decision, DecisionRequest, Membership, Remembered
 from shared.contracts.suspensions import Suspension
 
 _STOPPED: Final = frozenset({str(Verb.SUBMIT), str(Verb.POLICY_WRITE)})
@@ -82,6 +82,22 @@ def dispatch(
     if asked.site is not None and vo not in site_vos.get(asked.site, (vo,)):
         return refused("vo_not_at_site", f"VO {vo} may not use the site {asked.site}")
     return _placement(vo, asked.site, seen.assurance, standing, layers)
+
+
+def remembered(bearer: Bearer, seen: LastSeen | None, standing: Standing, now: datetime) -> Remembered:
+    """What somebody who is not here may see and do, from what was last seen of them."""
+    if seen is None:
+        return Remembered(refusal="you have not signed in for too long: sign in again")
+    suspension = standing.suspended.access(bearer.principal, bearer.client, bearer.token_id, now)
+    if suspension is not None:
+        return Remembered(refusal=suspension.words())
+    left = memberships(bearer.principal, seen.memberships, standing, now)
+    return Remembered(
+        memberships=tuple(
+            Membership(vo=vo, role=role, verbs=verbs(role, vo, standing, now)) for vo, role in sorted(left.items())
+        ),
+        platform_verbs=permissions.platform_verbs_of(seen.platform_roles),
+    )
 
 
 def _in_vo(

@@ -140,6 +140,7 @@ class _Parts:
     registry: MemoryRegistry
     bus: MessageBus
     spans: SpanStore
+    for_subscribers: Mapping[str, SecretStr]
     apps: Around = as_it_is
 
     @classmethod
@@ -157,11 +158,13 @@ class _Parts:
             [_site(site, agents[site.name], settings) for site in sites],
             probe=http_probe(asker), interval_s=settings.health_interval_s,
         )  # fmt: skip
-        bus = await stack.enter_async_context(open_bus(settings, folder))
+        opened = await stack.enter_async_context(open_bus(settings, folder))
         spans = SpanStore(folder.path / "spans.sqlite")
         stack.callback(spans.close)
-        bus = around("bus", bus)
-        return cls(settings, folder, stack, around, overrides, agents, clusters, registry, bus, spans)
+        bus = around("bus", opened.bus)
+        return cls(
+            settings, folder, stack, around, overrides, agents, clusters, registry, bus, spans, opened.for_subscribers
+        )
 
     async def auth(self) -> tuple[str, Service]:
         """The development issuer, serving, and auth, which trusts it."""
@@ -206,11 +209,15 @@ class _Parts:
             issuer=issuer, name="Development issuer (demo users)", client_id=dev_issuer.CLI,
             demo_token_endpoint=f"{issuer}/demo/token",
         )  # fmt: skip
-        settings = self.told(GatewaySettings, "gateway")
+        settings = self.told(GatewaySettings, "gateway", instance="embedded", **self.for_subscribers)
+        subscribers = gateway_wiring.subscribers_of(settings)
+        if subscribers is not None:
+            self.stack.push_async_callback(subscribers.close)
         return await gateway_wiring.assemble(
             settings, store=await self.store("gateway"), bus=self.bus,
             auth=self.ask(auth), scheduler=self.ask(scheduler), monitor=self.ask(monitor), clock=system_clock,
             tracer=self.tracer("gateway"), spans=self.spans.spans_of, issuers=(named, *settings.issuers),
+            subscribers=subscribers,
         )  # fmt: skip
 
     def told(self, kind: Callable[..., T], service: str, **given: Any) -> T:

@@ -83,6 +83,12 @@ def after(connection: Connection, position: int, limit: int, job_id: str | None 
     return [_entry(row) for row in connection.execute(_AFTER_OF_JOB, {**given, "job": job_id})]
 
 
+def first_since(connection: Connection, at: int) -> int | None:
+    """The position of the first entry taken in at a time (microseconds) or later, None when there is none yet."""
+    query = select(log.c.position).where(log.c.at >= at).order_by(log.c.at, log.c.position).limit(1)
+    return connection.execute(query).scalar()
+
+
 def forget(connection: Connection, before: int, limit: int) -> int:
     """Delete up to `limit` of the oldest entries older than `before` (microseconds), raise the floor; how many."""
     old = select(log.c.position).where(log.c.at < before).order_by(log.c.position).limit(limit).subquery()

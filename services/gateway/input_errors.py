@@ -61,7 +61,7 @@ def _told(error: Mapping[str, Any], model: type[BaseModel]) -> InputError:
         case "extra_forbidden":
             name = str(location[-1])
             owner = _model_at(model, location[:-1])
-            hint = nearest(name, owner.model_fields) if owner else None
+            hint = nearest(name, _names(owner)) if owner else None
             return InputError(where, f"unknown field {name[:80]!r}", hint)
         case "missing":
             return InputError(where, f"the field {str(location[-1])!r} is required")
@@ -71,6 +71,11 @@ def _told(error: Mapping[str, Any], model: type[BaseModel]) -> InputError:
             hint = 'write each word by itself, ["python3", "train.py"], or use a shell: ["sh", "-c", "..."]'
             return InputError(where, "must be a list of words, not one string", hint)
     return InputError(where, _lower(str(error["msg"])))
+
+
+def _names(model: type[BaseModel]) -> list[str]:
+    """Its fields as people write them."""
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _lower(message: str) -> str:

@@ -4,11 +4,12 @@ Auth says which verbs a principal holds in which VO; here that becomes a look at
 see looks exactly like what is not there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from shared.contracts.questions import Context
+from shared.contracts.commands import Principal
+from shared.contracts.questions import Context, Membership
 
 VIEW_OWN: Final = "job.view_own"
 VIEW_VO: Final = "job.view_vo"
@@ -45,6 +46,10 @@ class Sight:
     def sees_all_of(self, vo: str) -> bool:
         """Whether all jobs of a VO are visible."""
         return self.everything or vo in self.whole_vos
+
+    def hears(self, vo: str) -> bool:
+        """Whether anything of a VO may be told: one's own jobs, all of them, or the sites that serve it."""
+        return vo in self.own_vos or self.sees_all_of(vo)
 
     def reads_files(self, vo: str, issuer: str, subject: str) -> bool:
         """Whether logs and outputs of a visible job may be read."""
@@ -86,16 +91,20 @@ class EventFilter:
 
 def sight_of(context: Context) -> Sight:
     """The sight that a context gives."""
-    memberships = context.memberships
+    return sight(context.principal, context.memberships, context.platform_verbs)
+
+
+def sight(principal: Principal, memberships: Sequence[Membership], platform_verbs: frozenset[str]) -> Sight:
+    """The sight of a principal with these memberships and verbs."""
     return Sight(
-        issuer=context.principal.issuer,
-        subject=context.principal.subject,
+        issuer=principal.issuer,
+        subject=principal.subject,
         own_vos=frozenset(m.vo for m in memberships if VIEW_OWN in m.verbs or VIEW_VO in m.verbs),
         whole_vos=frozenset(m.vo for m in memberships if VIEW_VO in m.verbs),
-        everything=VIEW_VO in context.platform_verbs,
+        everything=VIEW_VO in platform_verbs,
         own_logs=frozenset(m.vo for m in memberships if LOGS_OWN in m.verbs or LOGS_VO in m.verbs),
         whole_logs=frozenset(m.vo for m in memberships if LOGS_VO in m.verbs),
-        all_sites=CORDON in context.platform_verbs,
+        all_sites=CORDON in platform_verbs,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import orjson
 
-from services.gateway import event_log, handlers, job_view, store
+from services.gateway import event_log, handlers, job_view, store, subscription_store
 from services.gateway.changes import Changes
 from services.gateway.handlers import Fact, Folded
 from services.gateway.job_view import JobView
@@ -148,6 +148,7 @@ class Retention:
     log_s: float
     keys_s: float
     jobs_s: float
+    subscriptions_s: float
     interval_s: float
 
 
@@ -178,6 +179,8 @@ class Janitor:
             continue
         await self._store.transact(lambda c: store.forget_keys(c, keys_before))
         await self._store.transact(lambda c: self._relay.forget_commands(c, keys_before))
+        ended_before = self._before(kept.subscriptions_s)
+        await self._store.transact(lambda c: subscription_store.forget(c, ended_before))
 
     def _before(self, kept_s: float) -> int:
         return micros(self._clock() - timedelta(seconds=kept_s))

@@ -107,6 +107,51 @@ class GatewaySettings(BaseSettings):
         default=100, ge=0, description="One span for every so many `GET /v1/jobs/{id}` (0 = none): a span costs more "
         "than the read itself."
     )  # fmt: skip
+    instance: str = Field(
+        default="", description="Name of this copy of the gateway; empty = a new one at each start. With a name of its "
+        "own, a copy that was killed feeds subscriptions again at once and not after `lease_s`."
+    )  # fmt: skip
+    lease_s: float = Field(
+        default=10,
+        gt=0,
+        le=60,
+        description="Seconds after which another copy feeds the subscriptions of one that died.",
+    )
+    subscribers_amqp_url: SecretStr = Field(
+        default=SecretStr(""), description="RabbitMQ for readers outside the platform, with our user and the virtual "
+        "host `public`: `amqp(s)://user:password@host:port/public`. Empty = no subscriptions."
+    )  # fmt: skip
+    subscribers_management_url: SecretStr = Field(
+        default=SecretStr(""), description="The same broker's management API, with an administrator: "
+        "`http(s)://user:password@host:15672`. `docs/rabbitmq.md` says why it should be a broker of its own."
+    )  # fmt: skip
+    subscribers_public_url: str = Field(
+        default="",
+        description="Where readers reach that broker, `amqps://host:5671/public`; empty = the address above.",
+    )
+    subscription_length: int = Field(
+        default=10_000, ge=10, le=1_000_000, description="Most messages that wait in one subscriber's queue; what "
+        "comes later waits in the event log."
+    )  # fmt: skip
+    subscription_lag_s: float = Field(
+        default=10, gt=0, le=60, description="Seconds that the broker's figures about a queue may be old: RabbitMQ's "
+        "tick of 5 s, twice."
+    )  # fmt: skip
+    subscriptions_of_user: int = Field(default=10, ge=1, description="Most subscriptions of one user.")
+    subscriptions_of_vo: int = Field(default=200, ge=1, description="Most subscriptions to one VO.")
+    subscription_credentials_s: float = Field(
+        default=3_600, ge=10, le=86_400, description="Seconds that a subscription's login is good before it must be "
+        "renewed with a valid token: the longest that somebody hears on who never comes again."
+    )  # fmt: skip
+    subscription_idle_s: float = Field(
+        default=3 * 86_400, ge=10, le=30 * 86_400, description="Seconds without a reader until a subscription ends."
+    )
+    subscription_recheck_s: float = Field(
+        default=2, gt=0, le=30, description="Seconds between looks whether a subscription's owner may still hear."
+    )
+    subscription_retention_s: float = Field(
+        default=7 * 86_400, gt=0, description="Seconds that a subscription is shown to its owner after its end."
+    )
 
     @field_validator("rate_reads", "rate_changes", "rate_vo_jobs", "rate_strangers")
     @classmethod

@@ -15,6 +15,7 @@ from services.gateway import event_log, permissions, resume
 from services.gateway.access import Access, Caller
 from services.gateway.changes import Changes
 from services.gateway.event_log import Entry
+from services.gateway.log_reader import LogReader
 from services.gateway.permissions import EventFilter
 from services.gateway.resume import LogState, Start
 from shared.contracts import events
@@ -78,6 +79,7 @@ class Streams:
     ) -> None:
         self._store = store
         self._changes = changes
+        self._log = LogReader(store, changes)
         self._access = access
         self._clock = clock
         self._heartbeat_s = heartbeat_s
@@ -125,15 +127,11 @@ class Streams:
             self._open -= 1
 
     async def _more(self, reading: _Reading) -> list[Entry]:
-        """The next entries, from memory or from the store; moves the position past what does not concern a job."""
-        recent = self._changes.after(reading.position, _PAGE)
-        if recent is not None:
-            return recent
-        head, position, job_id = self._changes.head, reading.position, reading.wanted.job_id
-        stored = await self._store.read_long(lambda connection: event_log.after(connection, position, _PAGE, job_id))
-        if not stored:
-            reading.position = max(position, head)
-        return stored
+        """The next entries; moves the position past what does not concern a job."""
+        entries, looked_to = await self._log.more(reading.position, _PAGE, reading.wanted.job_id)
+        if not entries:
+            reading.position = looked_to
+        return entries
 
     def _told(self, reading: _Reading, entries: list[Entry]) -> tuple[bytes, bool]:
         """The frames of those entries that concern this reader, and whether the stream ends with them."""

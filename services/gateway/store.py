@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Connection,
     Index,
@@ -111,6 +112,33 @@ holes = Table(
     Column("job_id", String(36), primary_key=True),
     Column("attempt", Integer, primary_key=True, autoincrement=False),
     Column("noticed_at", BigInteger, nullable=False),
+)
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("owner_issuer", String(512), nullable=False),
+    Column("owner_subject", String(255), nullable=False),
+    Column("client", String(512), nullable=False),
+    Column("token_id", String(512), nullable=False),
+    Column("vo", String(255), nullable=False),
+    Column("states", Text, nullable=False),
+    Column("labels", Text, nullable=False),
+    Column("own", Boolean, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", String(1024), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("credentials_until", BigInteger, nullable=False),
+    Column("active_at", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("previous", String(40), nullable=False),
+    Column("gap_reason", String(16), nullable=False),
+    Column("gap_behind", String(64), nullable=False),
+    Column("admitted", Boolean, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("cleared", Boolean, nullable=False),
+    Index("subscriptions_own", "owner_issuer", "owner_subject", "created_at"),
+    Index("subscriptions_state", "state", "vo"),
 )
 TABLES: Final = (jobs, labels, idempotency, log, log_state, holes)
 

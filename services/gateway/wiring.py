@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
 from fastapi import FastAPI
@@ -17,10 +17,12 @@ from services.gateway.api.files import FileRoutes
 from services.gateway.api.jobs import JobRoutes
 from services.gateway.api.secrets import SecretRoutes
 from services.gateway.api.sites import SiteRoutes
+from services.gateway.api.subscriptions import SubscriptionRoutes
 from services.gateway.api.views import ViewRoutes
 from services.gateway.backlog import Backlog
 from services.gateway.changes import Changes
 from services.gateway.commanding import Commanding
+from services.gateway.feeding import Feeding, Times
 from services.gateway.front import Front
 from services.gateway.granting import Granting
 from services.gateway.lookup import Lookup
@@ -31,17 +33,22 @@ from services.gateway.settings import GatewaySettings, Issuer
 from services.gateway.sse import Streams
 from services.gateway.store import runtime
 from services.gateway.submission import SOURCE, Submission
+from services.gateway.subscribing import Ceilings, Subscribing
 from services.gateway.timeline import Timelines
 from shared import ids
 from shared.contracts.questions import Answer
-from shared.ports import Clock, MessageBus, Store
+from shared.errors import Misconfigured
+from shared.ports import Clock, MessageBus, Store, SubscriberBroker
 from shared.runtime.clock import system_clock
 from shared.runtime.http import install_health
+from shared.runtime.leadership import Leadership
 from shared.runtime.questions import Questions
 from shared.runtime.relay import Relay
 from shared.runtime.service import Service
 from shared.runtime.telemetry import SpanReader, Tracer
 from shared.runtime.transactions import Transactions
+
+LEASE: Final = "gateway.subscriptions"
 
 
 class Parts:
@@ -50,7 +57,7 @@ class Parts:
     def __init__(
         self, settings: GatewaySettings, *, store: Store, bus: MessageBus, auth: Questions, scheduler: Questions,
         monitor: Questions, clock: Clock, tracer: Tracer, spans: SpanReader | None, issuers: Sequence[Issuer],
-        new_id: Callable[[], UUID],
+        new_id: Callable[[], UUID], subscribers: SubscriberBroker | None,
     ) -> None:  # fmt: skip
         self.changes = Changes()
         self.transactions = Transactions(store, runtime, SOURCE, clock)
@@ -68,6 +75,9 @@ class Parts:
         timelines = Timelines(store, scheduler, monitor)
         self.holes = Holes(store, scheduler, monitor, self.changes, clock)
         self.projection = Projection(store, bus, self.changes, self.holes, clock, settings.fold_batch)
+        self.leadership = Leadership(store, clock, lease=LEASE, instance=settings.instance, ttl_s=settings.lease_s)
+        self.feeding = _feeding(settings, store, self.changes, subscribers, auth, self.leadership, clock)
+        subscribing = Subscribing(store, subscribers, clock, _ceilings(settings), new_id, self.feeding.wake)
         self.janitor = Janitor(store, self.relay, _retention(settings), clock)
         self.app: FastAPI = create_app(
             [
@@ -78,6 +88,7 @@ class Parts:
                 EventRoutes(access, lookup, streams),
                 SiteRoutes(access, commanding, scheduler, clock),
                 SecretRoutes(access, auth),
+                SubscriptionRoutes(access, subscribing, store, self.feeding),
             ],
             settings.public_url,
         )
@@ -88,11 +99,16 @@ async def assemble(
     settings: GatewaySettings, *, store: Store, bus: MessageBus, auth: Questions, scheduler: Questions,
     monitor: Questions, clock: Clock, tracer: Tracer, spans: SpanReader | None = None,
     issuers: Sequence[Issuer] | None = None, new_id: Callable[[], UUID] = ids.new_job_id,
+    subscribers: SubscriberBroker | None = None,
 ) -> Service:  # fmt: skip
-    """The gateway as a service. `issuers` are named by `GET /v1` in place of those in the settings."""
+    """The gateway as a service. `issuers` are named by `GET /v1` in place of those in the settings.
+
+    `subscribers` None = no subscriptions: the routes say so. The caller closes it.
+    """
     parts = Parts(
         settings, store=store, bus=bus, auth=auth, scheduler=scheduler, monitor=monitor, clock=clock, tracer=tracer,
         spans=spans, issuers=settings.issuers if issuers is None else issuers, new_id=new_id,
+        subscribers=subscribers,
     )  # fmt: skip
     epoch = secrets.token_hex(4)
     await store.transact(lambda connection: event_log.prepare(connection, epoch))
@@ -112,8 +128,30 @@ async def assemble(
         drains=[close_streams],
         closers=[auth.close, scheduler.close, monitor.close],
     )  # fmt: skip
+    if subscribers is not None:
+        service.tasks |= {"lease": parts.leadership.run, "subscriptions": parts.feeding.run}
+        service.closers.insert(0, parts.leadership.give_back)
     install_health(parts.app, service)
     return service
+
+
+def subscribers_of(settings: GatewaySettings) -> SubscriberBroker | None:
+    """The broker for readers outside that the settings name, if any; nothing is contacted. Raises Misconfigured."""
+    amqp_url = settings.subscribers_amqp_url.get_secret_value()
+    management_url = settings.subscribers_management_url.get_secret_value()
+    if not amqp_url and not management_url:
+        return None
+    if not amqp_url or not management_url:
+        raise Misconfigured(
+            "subscriptions need both SERAI_GATEWAY_SUBSCRIBERS_AMQP_URL and SERAI_GATEWAY_SUBSCRIBERS_MANAGEMENT_URL, "
+            "or neither (docs/rabbitmq.md)"
+        )
+    from shared.adapters.rabbitmq.subscribers import RabbitSubscribers  # not paid for without a broker
+
+    return RabbitSubscribers(
+        amqp_url, management_url, public_url=settings.subscribers_public_url, length=2 * settings.subscription_length,
+        expires_s=settings.subscription_idle_s + 86_400, lag_s=settings.subscription_lag_s,
+    )  # fmt: skip
 
 
 def openapi_document() -> dict[str, Any]:
@@ -123,14 +161,31 @@ def openapi_document() -> dict[str, Any]:
     parts = Parts(
         GatewaySettings(service_token=SecretStr("")), store=nothing, bus=nothing, auth=away, scheduler=away,
         monitor=away, clock=system_clock, tracer=Tracer("gateway", None, system_clock), spans=None, issuers=(),
-        new_id=ids.new_job_id,
+        new_id=ids.new_job_id, subscribers=None,
     )  # fmt: skip
     return parts.app.openapi()
 
 
+def _ceilings(settings: GatewaySettings) -> Ceilings:
+    return Ceilings(settings.subscriptions_of_user, settings.subscriptions_of_vo, settings.subscription_credentials_s)
+
+
+def _feeding(
+    settings: GatewaySettings, store: Store, changes: Changes, broker: SubscriberBroker | None, auth: Questions,
+    leadership: Leadership, clock: Clock,
+) -> Feeding:  # fmt: skip
+    times = Times(settings.subscription_recheck_s, settings.subscription_idle_s, settings.stale_context_s)
+    there = cast(SubscriberBroker, broker)  # without one, it is never run
+    return Feeding(store, changes, there, auth, leadership, clock, times, settings.subscription_length)
+
+
 def _retention(settings: GatewaySettings) -> Retention:
     return Retention(
-        settings.log_retention_s, settings.key_retention_s, settings.job_retention_s, settings.janitor_interval_s
+        settings.log_retention_s,
+        settings.key_retention_s,
+        settings.job_retention_s,
+        settings.subscription_retention_s,
+        settings.janitor_interval_s,
     )
 
 

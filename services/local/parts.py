@@ -17,7 +17,7 @@ from services.local.settings import LocalSettings
 from shared.adapters.consul import throwaway as consul
 from shared.adapters.nomad.local_agent import LocalRegion
 from shared.adapters.postgres import throwaway as postgres
-from shared.adapters.rabbitmq.throwaway import broker
+from shared.adapters.rabbitmq.throwaway import Offer, whole_broker
 from shared.errors import Misconfigured
 
 SERVICES: Final = ("auth", "scheduler", "monitor", "gateway")
@@ -43,12 +43,24 @@ async def open_parts(settings: LocalSettings, folder: DataFolder, stack: context
     embedded = EmbeddedSettings(nomad=settings.nomad, end_tasks=settings.end_tasks)
     parts = Parts(await open_agents(BUILT_IN, folder, embedded, stack, guarded=True))
     await _open_database(parts, settings, folder, stack)
-    parts.environment["SERAI_AMQP_URL"] = settings.amqp_url or await stack.enter_async_context(
-        broker(folder.path / "rabbitmq")
-    )
-    parts.addresses["rabbitmq"] = parts.environment["SERAI_AMQP_URL"]
+    await _open_broker(parts, settings, folder, stack)
     await _open_registry(parts, settings, folder, stack)
     return parts
+
+
+async def _open_broker(
+    parts: Parts, settings: LocalSettings, folder: DataFolder, stack: contextlib.AsyncExitStack
+) -> None:
+    """A broker for the services and, where it is ours, for readers outside."""
+    offer = (
+        Offer(settings.amqp_url)
+        if settings.amqp_url
+        else await stack.enter_async_context(whole_broker(folder.path / "rabbitmq"))
+    )
+    parts.environment["SERAI_AMQP_URL"] = parts.addresses["rabbitmq"] = offer.url
+    if offer.subscribers_amqp_url:
+        parts.environment["SERAI_GATEWAY_SUBSCRIBERS_AMQP_URL"] = offer.subscribers_amqp_url
+        parts.environment["SERAI_GATEWAY_SUBSCRIBERS_MANAGEMENT_URL"] = offer.subscribers_management_url
 
 
 async def _open_database(

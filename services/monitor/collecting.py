@@ -15,11 +15,11 @@ from services.monitor import keeping, kept_store
 from services.monitor.changes import Changes, wait
 from services.monitor.keeping import KeepingRules, Owed
 from services.monitor.kept_store import KeptFile, KeptLog
-from services.monitor.leadership import Leadership
 from services.monitor.settings import MonitorSettings
 from shared.errors import Misconfigured, NotFound, Refused, Unavailable
 from shared.ports import EngineWatch
 from shared.runtime import logs
+from shared.runtime.leadership import Leadership
 from shared.runtime.transactions import Transactions, Unit
 
 log = logs.get("monitor.collecting")

@@ -11,7 +11,6 @@ from datetime import datetime
 from services.monitor import attempts, keeping, kept_store, store
 from services.monitor.attempts import AttemptRecord, Identity
 from services.monitor.changes import Changes
-from services.monitor.leadership import Leadership
 from services.monitor.sites import SiteBook
 from services.monitor.store import Kept, Saved
 from services.monitor.watching import Sights
@@ -20,6 +19,7 @@ from shared.engine import JobSeen
 from shared.ids import AttemptId
 from shared.ports import EngineWatch
 from shared.runtime import logs
+from shared.runtime.leadership import Leadership
 from shared.runtime.telemetry import Tracer
 from shared.runtime.transactions import Transactions, Unit
 

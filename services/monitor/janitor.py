@@ -4,9 +4,9 @@ import asyncio
 from datetime import timedelta
 
 from services.monitor import store
-from services.monitor.leadership import Leadership
 from services.monitor.settings import MonitorSettings
 from shared.runtime import logs
+from shared.runtime.leadership import Leadership
 from shared.runtime.transactions import Transactions, Unit
 
 log = logs.get("monitor.janitor")

@@ -6,12 +6,12 @@ Separate from the watcher, whose stream may be broken for reasons of its own.
 import asyncio
 
 from services.monitor.changes import wait
-from services.monitor.leadership import Leadership
 from services.monitor.settings import MonitorSettings
 from services.monitor.site_health import Sign
 from services.monitor.sites import SiteBook, SiteDesk
 from shared.errors import Misconfigured, SeraiError
 from shared.ports import EngineWatch
+from shared.runtime.leadership import Leadership
 
 
 class Prober:

@@ -10,13 +10,13 @@ from datetime import datetime, timedelta
 
 from services.monitor import capacity, store
 from services.monitor.attempts import Identity
-from services.monitor.leadership import Leadership
 from services.monitor.site_health import Health, Hysteresis, Sign, Standing, after
 from services.monitor.store import SiteRow
 from shared.contracts.events import SiteEvent, SiteObserved, SiteReachable, SiteStray, SiteSuspect, SiteUnreachable
 from shared.engine import NodeSeen
 from shared.ports import SiteRegistry
 from shared.runtime import logs
+from shared.runtime.leadership import Leadership
 from shared.runtime.transactions import Transactions, Unit
 from shared.site import Site, SiteCapacity
 

@@ -14,7 +14,6 @@ from typing import Any, TypeVar, cast
 
 from services.monitor import store, watching
 from services.monitor.folding import Folding
-from services.monitor.leadership import Leadership
 from services.monitor.reconciling import Listed, Reconciler
 from services.monitor.settings import MonitorSettings
 from services.monitor.site_health import Sign
@@ -24,6 +23,7 @@ from shared.engine import Heartbeat, Line, NodeSeen
 from shared.errors import Misconfigured, Refused, SeraiError, Unavailable
 from shared.ports import EngineWatch, Store
 from shared.runtime import logs
+from shared.runtime.leadership import Leadership
 
 log = logs.get("monitor.watcher")
 

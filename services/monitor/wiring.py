@@ -10,7 +10,6 @@ from services.monitor.changes import Changes
 from services.monitor.collecting import Collector
 from services.monitor.folding import Folding
 from services.monitor.janitor import Janitor
-from services.monitor.leadership import Leadership
 from services.monitor.log_reading import LogReader
 from services.monitor.probing import Prober
 from services.monitor.reconciling import Reconciler
@@ -20,6 +19,7 @@ from services.monitor.sites import SiteBook, SiteDesk
 from services.monitor.watcher import Watcher
 from shared.ports import Clock, EngineWatch, MessageBus, SiteRegistry, Store
 from shared.runtime.http import install_health
+from shared.runtime.leadership import Leadership
 from shared.runtime.questions import Questions
 from shared.runtime.relay import Relay
 from shared.runtime.service import Service
@@ -27,6 +27,7 @@ from shared.runtime.telemetry import Tracer
 from shared.runtime.transactions import Transactions
 
 SOURCE = "serai-monitor"
+LEASE = "monitor.watching"
 
 
 async def assemble(
@@ -46,7 +47,9 @@ async def assemble(
     it handed in."""
     transactions = Transactions(store, tables.runtime, SOURCE, clock)
     relay = Relay(transactions, bus)
-    leadership = Leadership(store, clock, instance=settings.instance, ttl_s=settings.lease_ttl_s)
+    leadership = Leadership(
+        store, clock, lease=LEASE, instance=settings.instance, ttl_s=settings.lease_ttl_s
+    )  # fmt: skip
     book, changes, owed = SiteBook(sites), Changes(), asyncio.Event()
     tasks: dict[str, Callable[[], Awaitable[None]]] = {
         "relay": relay.run, "lease": leadership.run, "sites": book.follow,

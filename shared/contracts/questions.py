@@ -175,6 +175,37 @@ class SecretsAnswer(Answer):
     message: str = ""
 
 
+class Bearer(Answer):
+    """Somebody who is not here: a principal, with the client and the token (its `jti`) that they came with last."""
+
+    principal: Principal
+    client: str = ""
+    token_id: str = ""
+
+
+class RememberedRequest(Answer):
+    """`POST /internal/remembered` at auth: what may these up to 500 see by now, without a token of theirs at hand?"""
+
+    bearers: tuple[Bearer, ...]
+
+
+class Remembered(Answer):
+    """As in `Context`, from what was last seen of the principal, with suspensions as of now.
+
+    `refusal`: why they may see nothing at all (suspended, token revoked, not seen for too long); empty = they may.
+    """
+
+    memberships: tuple[Membership, ...] = ()
+    platform_verbs: frozenset[str] = frozenset()
+    refusal: str = ""
+
+
+class RememberedAnswer(Answer):
+    """For each bearer in order."""
+
+    answers: tuple[Remembered, ...]
+
+
 # -- scheduler ----------------------------------------------------------------------------------------------------
 
 

@@ -67,6 +67,15 @@ PROBLEMS: dict[str, Problem] = {
     "idempotency_key_reused": Problem(
         409, "The Idempotency-Key was used for another request", "Use a new key for a new request."
     ),
+    "subscription_limit": Problem(
+        409, "There are as many subscriptions as there may be", "Delete one that is not needed any more."
+    ),
+    "subscriptions_unavailable": Problem(
+        501,
+        "This platform has no broker for subscribers",
+        "Read `GET /v1/events` (SSE) instead, or ask the operators to set one up (docs/rabbitmq.md); on one machine, "
+        "start the platform with `--bus amqp`.",
+    ),
     "job_id_taken": Problem(409, "A job with this id has other content", "Use a fresh UUID for a new job."),
     "precondition_failed": Problem(412, "It has changed meanwhile", "Read it again and retry with its new ETag."),
     "refused": Problem(422, "The request was refused", "The detail says why."),

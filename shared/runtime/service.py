@@ -71,15 +71,29 @@ async def supervise(name: str, task: Task) -> None:
 
 
 async def _until_it_fails(name: str, task: Task) -> None:
-    me = asyncio.current_task()
+    """Run it as a task of its own, so that the order to stop cannot be lost in it.
+
+    A `TaskGroup` that is cancelled while one of its tasks fails raises the failure in place of the cancellation.
+    """
+    running = asyncio.create_task(_called(task), name=f"{name}.run")
     try:
-        await task()
-    except asyncio.CancelledError as stray:
-        if me is None or me.cancelling():
-            raise
-        log.error("task_cancelled_by_nobody", task=name, exc_info=stray)
-        raise Unavailable(f"{name} was cancelled from within", code="stray_cancellation") from stray
+        await asyncio.wait([running])
+    except asyncio.CancelledError:
+        running.cancel()
+        await asyncio.wait([running])
+        if not running.cancelled() and (late := running.exception()) is not None:
+            log.info("task_failed_while_stopping", task=name, error=repr(late))
+        raise
+    if running.cancelled():
+        log.error("task_cancelled_by_nobody", task=name)
+        raise Unavailable(f"{name} was cancelled from within", code="stray_cancellation")
+    if (error := running.exception()) is not None:
+        raise error
     raise RuntimeError(f"task {name} returned, but it is meant to run for ever")
+
+
+async def _called(task: Task) -> None:
+    await task()
 
 
 def _words(group: BaseExceptionGroup[Unavailable]) -> str:

@@ -10,6 +10,7 @@ from services.gateway.api.documents import ProblemDocument
 from services.gateway.api.secrets import SecretInput
 from services.gateway.api.sites import CordonInput
 from services.gateway.requests import JobFile
+from services.gateway.subscriptions import SubscriptionInput
 from shared.runtime.http import install_problems
 
 _REF: Final = "#/components/schemas/{model}"
@@ -46,7 +47,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
             openapi_version="3.1.0",
         )  # fmt: skip
         schemas = made.setdefault("components", {}).setdefault("schemas", {})
-        for model in (JobFile, ProblemDocument, CordonInput, SecretInput):
+        for model in (JobFile, ProblemDocument, CordonInput, SecretInput, SubscriptionInput):
             _add(schemas, model)
         files = {"type": "array", "minItems": 1, "maxItems": 1000, "items": {"$ref": _REF.format(model="JobFile")}}
         schemas["JobBatch"] = {

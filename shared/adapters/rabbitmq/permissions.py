@@ -14,10 +14,13 @@ from typing import Any, Final
 from shared.adapters.rabbitmq import topology
 from shared.contracts import routes
 from shared.contracts.routes import Access
+from shared.contracts.subscriptions import QUEUE_PREFIX
 
 NOTHING: Final = "^$"
 ANYTHING: Final = ".*"
 DEPLOY: Final = "serai-deploy"
+SUBSCRIBERS: Final = "serai-subscribers"
+ADMINISTRATOR: Final = "administrator"
 SALT_BYTES: Final = 4
 
 
@@ -30,6 +33,15 @@ class Permissions:
     write: str
     read: str
     topics: tuple[tuple[str, str], ...] = ()
+    tags: str = ""
+
+
+def subscribers() -> Permissions:
+    """The gateway's user for readers outside, in their virtual host: makes and fills their queues, reads none.
+
+    It makes their logins, too, and RabbitMQ lets only an administrator do that: hence a broker of their own is best.
+    """
+    return Permissions(SUBSCRIBERS, f"^{re.escape(QUEUE_PREFIX)}", r"^amq\.default$", NOTHING, tags=ADMINISTRATOR)
 
 
 def all_permissions(access: Mapping[str, Access] = routes.ACCESS) -> tuple[Permissions, ...]:
@@ -74,8 +86,8 @@ def definitions(
         "vhosts": [{"name": vhost}],
         "users": [
             {
-                "name": one.user, "password_hash": _hash(passwords[one.user], salt()),
-                "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": "",
+                "name": one.user, "password_hash": hashed(passwords[one.user], salt()),
+                "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": one.tags,
             }
             for one in users
         ],
@@ -94,6 +106,7 @@ def definitions(
 def _commands_of(vhost: str, one: Permissions) -> list[list[str]]:
     return [
         ["add_user", one.user],
+        *([["set_user_tags", one.user, one.tags]] if one.tags else []),
         ["set_permissions", "-p", vhost, one.user, one.configure, one.write, one.read],
         *(["set_topic_permissions", "-p", vhost, one.user, exchange, keys, NOTHING] for exchange, keys in one.topics),
     ]
@@ -112,6 +125,6 @@ def _key_pattern(pattern: str) -> str:
     return r"\.".join(words) + (r"(\..+)?" if pattern.endswith(".#") else "")
 
 
-def _hash(password: str, salt: bytes) -> str:
+def hashed(password: str, salt: bytes) -> str:
     """RabbitMQ's salted SHA-256 (its documentation, "Password Hashing")."""
     return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()

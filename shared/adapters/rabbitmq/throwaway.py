@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import random
+import secrets
 import shutil
 import signal
 import socket
@@ -20,6 +21,10 @@ from typing import Final
 
 import aio_pika
 
+from shared.adapters.rabbitmq import permissions
+from shared.adapters.rabbitmq.management import Management
+from shared.adapters.rabbitmq.permissions import SALT_BYTES
+from shared.contracts.subscriptions import VHOST
 from shared.errors import Misconfigured, Unavailable
 
 SCRIPT: Final = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -55,10 +60,38 @@ async def broker(folder: Path | None = None) -> AsyncIterator[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """`url` is for the services; the others are for the gateway's queues for readers outside, empty where unknown."""
+
+    url: str
+    subscribers_amqp_url: str = ""
+    subscribers_management_url: str = ""
+
+
+@contextlib.asynccontextmanager
+async def whole_broker(folder: Path) -> AsyncIterator[Offer]:
+    """As `broker`, with the management plugin and the virtual host for readers outside.
+
+    Of a broker that `AMQP_URL` names, only its operators know these; the gateway's settings tell.
+    """
+    if url := os.environ.get("AMQP_URL"):
+        yield Offer(url)
+        return
+    started = await ThrowAway.start(folder, management=True)
+    try:
+        yield await started.for_subscribers()
+    finally:
+        await started.stop()
+
+
+@dataclass(frozen=True, slots=True)
 class _Ports:
+    """`management` is 0 where that plugin is off: it makes the start a second longer."""
+
     amqp: int
     distribution: int
     epmd: int
+    management: int = 0
 
 
 class ThrowAway:
@@ -66,6 +99,7 @@ class ThrowAway:
 
     def __init__(self, script: Path, folder: Path, ports: _Ports, settings: Sequence[str]) -> None:
         self.url = f"amqp://guest:guest@127.0.0.1:{ports.amqp}/"
+        self.management_url = f"http://guest:guest@127.0.0.1:{ports.management}" if ports.management else ""
         self.port = ports.amqp
         self._script = script
         self._folder = folder
@@ -74,7 +108,7 @@ class ThrowAway:
         self._processes: list[asyncio.subprocess.Process] = []
 
     @classmethod
-    async def start(cls, folder: Path, settings: Sequence[str] = ()) -> "ThrowAway":
+    async def start(cls, folder: Path, settings: Sequence[str] = (), *, management: bool = False) -> "ThrowAway":
         """Start and wait until it serves; `settings` are further lines of rabbitmq.conf.
 
         Raises Misconfigured, Unavailable.
@@ -84,7 +118,7 @@ class ThrowAway:
             raise Misconfigured(
                 "no RabbitMQ is installed: 'apt-get install rabbitmq-server', or set AMQP_URL to one that runs"
             )
-        made = cls(script, folder, _Ports(*free_ports(3)), settings)
+        made = cls(script, folder, _Ports(*free_ports(4 if management else 3)), settings)
         made._write_settings()
         await made.restart()
         return made
@@ -103,6 +137,20 @@ class ThrowAway:
         except BaseException:
             await self.stop()
             raise
+
+    async def for_subscribers(self) -> Offer:
+        """Make the virtual host for readers outside and the gateway's user there, as an operator would."""
+        user, password = permissions.subscribers(), secrets.token_urlsafe(16)
+        made = permissions.definitions(VHOST, (user,), {user.user: password}, lambda: secrets.token_bytes(SALT_BYTES))
+        management = Management(self.management_url)
+        try:
+            await management.post("definitions", body=made)
+        finally:
+            await management.close()
+        login = f"{user.user}:{password}@127.0.0.1"
+        return Offer(
+            self.url, f"amqp://{login}:{self.port}/{VHOST}", f"http://{login}:{self._ports.management}"
+        )  # fmt: skip
 
     async def stop(self) -> None:
         """End it in order; by force after 15 s."""
@@ -159,6 +207,9 @@ class ThrowAway:
                 _, writer = await asyncio.open_connection("127.0.0.1", self.port)
                 writer.close()
                 connection = await aio_pika.connect(self.url, timeout=5)
+                if self._ports.management:
+                    _, writer = await asyncio.open_connection("127.0.0.1", self._ports.management)
+                    writer.close()
             except (aio_pika.exceptions.AMQPError, OSError, TimeoutError):
                 await asyncio.sleep(0.1)
             else:
@@ -177,10 +228,18 @@ class ThrowAway:
             "vm_memory_high_watermark.absolute = 1GB\n"
             "raft.wal_max_size_bytes = 33554432\n"
             "log.console = true\nlog.console.level = warning\nlog.file = false\n"
-            + "".join(f"{line}\n" for line in self._settings)
+            + "".join(f"{line}\n" for line in (*self._management_settings(), *self._settings))
         )
         (self._folder / "rabbitmq-env.conf").write_text("")
-        (self._folder / "enabled_plugins").write_text("[].\n")
+        plugins = "rabbitmq_management" if self._ports.management else ""
+        (self._folder / "enabled_plugins").write_text(f"[{plugins}].\n")
+
+    def _management_settings(self) -> tuple[str, ...]:
+        """Its figures are young, so that whoever waits for room in a queue waits a second and not ten."""
+        if not self._ports.management:
+            return ()
+        where = ("management.tcp.ip = 127.0.0.1", f"management.tcp.port = {self._ports.management}")
+        return (*where, "collect_statistics_interval = 1000")
 
     def _environment(self) -> dict[str, str]:
         folder, ports = self._folder, self._ports
@@ -198,7 +257,8 @@ class ThrowAway:
             "RABBITMQ_MNESIA_BASE": str(folder / "data"),
             "RABBITMQ_LOG_BASE": str(folder / "logs"),
             "RABBITMQ_PID_FILE": str(folder / "pid"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none"
+            + (" -rabbit quorum_tick_interval 1000" if ports.management else ""),
         }
 
 

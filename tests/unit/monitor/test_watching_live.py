@@ -3,7 +3,7 @@
 import pytest
 
 from services.monitor import store
-from services.monitor.leadership import LEASE
+from services.monitor.wiring import LEASE
 from shared.contracts.events import (
     AttemptFailed,
     AttemptLost,

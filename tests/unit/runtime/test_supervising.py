@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from shared.errors import Unavailable
 from shared.runtime.service import Service, run_services, supervise
 
 pytestmark = pytest.mark.fast
@@ -41,3 +42,26 @@ async def test_a_task_that_somebody_else_cancelled_is_the_services_failure() -> 
     found[0].cancel()
     with pytest.raises(RuntimeError, match=r"monitor\.watch failed"):
         await running
+
+
+async def test_a_task_that_is_told_to_stop_in_the_moment_of_a_failure_stops() -> None:
+    """A TaskGroup that is cancelled while one of its tasks fails raises the failure, and the order would be lost."""
+    begun = asyncio.Event()
+
+    async def failing_when_stopped() -> None:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            raise Unavailable("the lease is another's")
+
+    async def task() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(failing_when_stopped())
+
+    supervised = asyncio.create_task(supervise("watch", task))
+    async with asyncio.timeout(5):
+        await begun.wait()
+        supervised.cancel()
+        await asyncio.wait([supervised])
+    assert supervised.cancelled()

@@ -1,4 +1,4 @@
-"""One copy of the monitor watches; the others answer questions and stand by. A lease in the store says which.
+"""One copy of a service does what only one may do; the others answer questions and stand by. A lease says which.
 
 Every transaction of the leader's loops calls `check`: a deposed leader cannot write, however late it wakes.
 """
@@ -12,17 +12,17 @@ from shared.ports import Clock, Lease, Store
 from shared.runtime import logs
 from shared.runtime.leases import check_lease, holder_of
 
-LEASE = "monitor.watching"
-
-log = logs.get("monitor.leadership")
+log = logs.get("runtime.leadership")
 
 
 class Leadership:
     """Keeps the lease for as long as `run` runs."""
 
-    def __init__(self, store: Store, clock: Clock, *, instance: str, ttl_s: float) -> None:
+    def __init__(self, store: Store, clock: Clock, *, lease: str, instance: str, ttl_s: float) -> None:
+        """`lease` is what is led; `instance` names this copy."""
         self._store = store
         self._clock = clock
+        self._name = lease
         self._holder = holder_of(instance)
         self._succeeds = instance
         self._ttl_s = ttl_s
@@ -41,9 +41,14 @@ class Leadership:
     async def _acquire(self) -> Lease | None:
         """The first time also from an earlier life of this copy; later, one of the same name is another copy."""
         now, succeeds = self._clock(), self._succeeds
-        lease = await self._store.acquire_lease(LEASE, self._holder, self._ttl_s, now, succeeds=succeeds)
+        lease = await self._store.acquire_lease(self._name, self._holder, self._ttl_s, now, succeeds=succeeds)
         self._succeeds = ""
         return lease
+
+    @property
+    def leads(self) -> bool:
+        """Whether this copy led when it looked last."""
+        return self._lease is not None
 
     async def held(self) -> None:
         """Return once this copy leads."""
@@ -52,7 +57,7 @@ class Leadership:
     def check(self, connection: Connection) -> None:
         """Raise Unavailable unless this copy still leads; call it in every transaction of a leader's loop."""
         if self._lease is None:
-            raise Unavailable("another copy of the monitor leads", code="lease_lost")
+            raise Unavailable(f"another copy leads {self._name}", code="lease_lost")
         try:
             check_lease(connection, self._lease)
         except Conflict as lost:
@@ -66,7 +71,7 @@ class Leadership:
 
     def _note(self, lease: Lease | None) -> None:
         if (lease is None) != (self._lease is None):
-            log.info("leading" if lease else "standing_by", holder=self._holder)
+            log.info("leading" if lease else "standing_by", lease=self._name, holder=self._holder)
         self._lease = lease
         if lease is None:
             self._held.clear()
