@@ -32,6 +32,9 @@ from shared.contracts.questions import (
     Membership,
     OutputItem,
     OutputsAnswer,
+    Remembered,
+    RememberedAnswer,
+    RememberedRequest,
     SitesAnswer,
     SiteStatus,
 )
@@ -44,6 +47,7 @@ from shared.runtime.questions import Questions
 from shared.runtime.service import Service, supervise
 from shared.runtime.telemetry import Tracer
 from tests.builders import ALICE, BOB, NOON, VO, TestClock
+from tests.doubles.subscriber_broker import MemorySubscribers
 from tests.stores import open_store
 
 OTHER_VO = "vo.ocean.example"
@@ -78,6 +82,7 @@ class AuthDouble:
             "oscar": context(OSCAR, verbs=frozenset(), platform_verbs=frozenset({"site.cordon"})),
         }  # fmt: skip
         self.away = False
+        self.refusals: dict[str, str] = {}
         self.refuse: Callable[[int], bool] = lambda index: False
         self.context_questions = 0
         self.grant_questions: list[int] = []
@@ -86,6 +91,7 @@ class AuthDouble:
         install_problems(self.app)
         self.app.add_api_route("/internal/context", self.context, methods=["POST"])
         self.app.add_api_route("/internal/grants", self.grants, methods=["POST"])
+        self.app.add_api_route("/internal/remembered", self.remembered, methods=["POST"])
         self.app.add_api_route("/healthz", self.health)
 
     async def health(self) -> dict[str, str]:
@@ -100,6 +106,20 @@ class AuthDouble:
             code = "token_expired" if token == "expired" else "unauthenticated"
             raise Refused("the token is not one that is accepted here", code=code)
         return self.contexts[token]
+
+    async def remembered(self, request: RememberedRequest) -> RememberedAnswer:
+        """As `contexts` have them now; `refusals` are by subject, client or token id."""
+        self._present()
+        known = {context.principal: context for context in self.contexts.values()}
+        answers = []
+        for bearer in request.bearers:
+            words = (bearer.principal.subject, bearer.client, bearer.token_id)
+            refusal = next((self.refusals[word] for word in words if word in self.refusals), "")
+            found = next((each for each in known.values() if _same(each.principal, bearer.principal)), None)
+            held = () if found is None or refusal else found.memberships
+            verbs = frozenset() if found is None or refusal else found.platform_verbs
+            answers.append(Remembered(memberships=held, platform_verbs=verbs, refusal=refusal))
+        return RememberedAnswer(answers=tuple(answers))
 
     async def grants(self, request: GrantRequest) -> GrantsAnswer:
         self._present()
@@ -118,6 +138,10 @@ class AuthDouble:
     def _present(self) -> None:
         if self.away:
             raise Unavailable("auth is away")
+
+
+def _same(one: Principal, other: Principal) -> bool:
+    return (one.issuer, one.subject) == (other.issuer, other.subject)
 
 
 @dataclass
@@ -232,6 +256,7 @@ class World:
     bus: BusDouble
     clock: TestClock
     store: Store
+    subscribers: MemorySubscribers
     open: list[Any] = field(default_factory=list)
 
     def as_(self, token: str, **headers: str) -> dict[str, str]:
@@ -334,7 +359,7 @@ def _frame(text: str) -> Frame | None:
 async def a_world(folder: Path, **settings: Any) -> AsyncIterator[World]:
     """A running gateway in a folder; leave and enter again for a restart."""
     auth, owners, bus, clock = AuthDouble(), OwnersDouble(), BusDouble(), TestClock()
-    async with restarted(folder, auth, owners, bus, clock, **settings) as world:
+    async with restarted(folder, auth, owners, bus, clock, subscribers=MemorySubscribers(), **settings) as world:
         yield world
 
 
@@ -347,6 +372,7 @@ async def restarted(
     clock: TestClock,
     *,
     shared_store: Store | None = None,
+    subscribers: MemorySubscribers | None = None,
     **settings: Any,
 ) -> AsyncIterator[World]:
     """The gateway over what is in the folder; with `shared_store`, a further copy beside one that runs."""
@@ -360,12 +386,13 @@ async def restarted(
     service = await wiring.assemble(
         GatewaySettings(service_token=SecretStr("service-token"), **settings), store=store, bus=bus, clock=clock,
         tracer=Tracer("gateway", None, clock), spans=lambda trace_id: [{"trace_id": trace_id}],
-        issuers=(Issuer(issuer=ALICE.issuer),), **questions,
+        issuers=(Issuer(issuer=ALICE.issuer),), subscribers=subscribers,
+        **questions,
     )  # fmt: skip
     http = httpx.AsyncClient(transport=InProcessTransport(service.app), base_url="http://gateway")
     tasks = [asyncio.create_task(supervise(name, task)) for name, task in service.tasks.items()]
     try:
-        yield World(service, http, auth, owners, bus, clock, store)
+        yield World(service, http, auth, owners, bus, clock, store, subscribers or MemorySubscribers())
     finally:
         for task in tasks:
             task.cancel()
