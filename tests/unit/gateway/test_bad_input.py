@@ -228,7 +228,7 @@ async def test_every_route_that_is_not_open_is_in_that_list(world: World) -> Non
             path.replace("{id}", "{job_id}")
             .replace("outputs/x", "outputs/{name}")
             .replace("prague", "{site}")
-            .replace("secrets/key", "secrets/{name}"),
+            .replace("secrets/key", "secrets/{name}")
             .replace("subscriptions/one", "subscriptions/{subscription_id}"),
         )
         for method, path in GUARDED
