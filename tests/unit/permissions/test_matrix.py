@@ -26,7 +26,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/jobs"): a_file(), ("POST", "/v1/jobs:batch"): {"jobs": [a_file()]},
     ("POST", "/v1/jobs:explain"): a_file(), ("PUT", "/v1/jobs/{job_id}"): a_file(),
     ("PUT", "/v1/vos/{vo}/policy"): {}, ("PUT", "/v1/secrets/{name}"): {"vo": VO, "value": "x"},
-    ("POST", "/v1/suspensions"): SUSPENSION,
+    ("POST", "/v1/suspensions"): SUSPENSION, ("POST", "/v1/subscriptions"): {"vo": VO},
 }  # fmt: skip
 HEADERS = {("PUT", "/v1/vos/{vo}/policy"): {"If-Match": "*"}}
 QUERIES = {
@@ -35,6 +35,7 @@ QUERIES = {
 }  # fmt: skip
 NAMES = {
     "vo": VO, "site": "prague", "name": "result.txt", "code": "not_found", "id": "none",
+    "subscription_id": "none",
 }  # fmt: skip
 
 

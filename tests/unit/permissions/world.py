@@ -16,6 +16,7 @@ from shared.contracts.events import JobPlaced
 from shared.errors import Unavailable
 from shared.runtime.in_process import InProcessTransport
 from tests.builders import TestClock
+from tests.doubles.subscriber_broker import MemorySubscribers
 from tests.unit.auth.world import Auth, FakeIssuer, auth, entitlement, trusted
 from tests.unit.gateway import world as gateway_world
 from tests.unit.gateway.world import OTHER_VO, VO, AuthDouble, BusDouble, OwnersDouble, World, job_event, queued
@@ -81,7 +82,7 @@ async def a_platform(folder: Path) -> AsyncIterator[Platform]:
         asked = AuthDouble()
         asked.app = cast(FastAPI, running.service.app)
         gateway = await stack.enter_async_context(
-            gateway_world.restarted(folder, asked, OwnersDouble(), BusDouble(), clock)
+            gateway_world.restarted(folder, asked, OwnersDouble(), BusDouble(), clock, subscribers=MemorySubscribers())
         )
         gateway.owners.log_lines.append(b"line\n")
         nobody: Any = SimpleNamespace(store=_NobodyHome())
