@@ -59,16 +59,11 @@ class Serai:
 
     async def root(self) -> Json:
         """`GET /v1`: issuers, documents and streams; needs no token."""
-        return wire.json_of(await self._wire.request("GET", "/v1", signed=False))
+        return await self._first("/v1", signed=False)
 
     async def whoami(self) -> Json:
         """Who the platform takes the caller for: principal, memberships with roles and verbs."""
-        try:
-            return await self._get("/v1/whoami")
-        except Problem as problem:
-            if problem.status == 404:
-                raise NotUnderstood(f"{self.url} answers, but not as a Serai gateway") from problem
-            raise
+        return await self._first("/v1/whoami")
 
     async def schema(self) -> Json:
         """The JSON Schema of a job file."""
@@ -269,6 +264,15 @@ class Serai:
         return _job(await self._wire.request("DELETE", _path(job_id)))
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    async def _first(self, path: str, *, signed: bool = True) -> Json:
+        """An answer that every gateway has: whoever has it not is none."""
+        try:
+            return wire.json_of(await self._wire.request("GET", path, signed=signed))
+        except Problem as problem:
+            if problem.status == 404:
+                raise NotUnderstood(f"{self.url} answers, but not as a Serai gateway") from problem
+            raise
 
     async def _get(self, path: str, params: Mapping[str, Any] | None = None) -> Json:
         return wire.json_of(await self._wire.request("GET", path, params=params))

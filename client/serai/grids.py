@@ -89,8 +89,13 @@ def timeline_grid(events: Iterable[Event]) -> Grid:
     columns = ("TIME", "EVENT", "TRY", "SITE", "WHY")
     return Grid.of(
         columns,
-        ((clock_time(event.time), event.kind, event.attempt or "", event.site, event.reason) for event in events),
+        ((clock_time(event.time), event.kind, event.attempt or "", event.site, _told(event)) for event in events),
     )
+
+
+def _told(event: Event) -> str | None:
+    words = [event.reason, f"({event.site_says})" if event.site_says else None]
+    return " ".join(filter(None, words)) or None
 
 
 def verdicts_grid(explanation: Json) -> Grid:

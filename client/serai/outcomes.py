@@ -114,6 +114,8 @@ def advice(error: ClientError, url: str, *, token_from: str = "") -> str | None:
     if error.next is not None:
         return error.next
     match error:
+        case Unreachable() if "TLS" in error.why:
+            return "check the address: `serai --url URL whoami`, or set SERAI_URL"
         case Unreachable():
             return f"is the platform up at {url}? start one with `make up`, or set SERAI_URL"
         case NotUnderstood():

@@ -91,6 +91,13 @@ class Event:
         """The sentence of the fact's reason, where it has one."""
         return (self.data.get("reason") or self.raw.get("reason") or {}).get("message")
 
+    @property
+    def site_says(self) -> str | None:
+        """The site's own words about an attempt that ended badly, where they say more than an exit code does."""
+        if self.kind != "attempt.failed" or self.data.get("exit_code") is not None:
+            return None
+        return str(self.data.get("nomad_says") or "") or None
+
     @classmethod
     def of(cls, raw: Json, position: str = "") -> "Event":
         """From a structured CloudEvent or an item of a timeline. Raises KeyError when it is neither."""
@@ -108,6 +115,11 @@ def _kind(type: str) -> str:
     name = type.removeprefix(_TYPE_PREFIX)
     head, _, version = name.rpartition(".v")
     return head if version.isdigit() else name
+
+
+def last_words(events: Sequence[Event]) -> str | None:
+    """What the site said when the newest attempt failed, where that says more than an exit code does."""
+    return next((event.site_says for event in reversed(events) if event.kind == "attempt.failed"), None)
 
 
 def last_verdicts(events: Sequence[Event]) -> list[Json]:

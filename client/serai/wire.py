@@ -214,6 +214,10 @@ def unreachable(url: str, error: httpx2.TransportError) -> Unreachable:
     match error:
         case httpx2.TimeoutException():
             why = "no answer in time"
+        case httpx2.ConnectError() if "WRONG_VERSION_NUMBER" in str(error):
+            why = "what answers there does not speak TLS; is it http:// instead of https://?"
+        case httpx2.ConnectError() if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            why = "its TLS certificate is not trusted here; a CA of your own goes into SSL_CERT_FILE"
         case httpx2.ConnectError():
             why = f"nobody answers there ({error})" if str(error) != _NO_ATTEMPT else "nobody answers there"
         case httpx2.ReadError() | httpx2.RemoteProtocolError():

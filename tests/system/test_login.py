@@ -43,3 +43,66 @@ async def allow(link: str, user: str) -> None:
         code = httpx2.URL(link).params["user_code"]
         form = {"user_code": code, "user": user, "answer": "allow"}
         assert (await browser.post(link.partition("?")[0], data=form)).status_code == 200
+
+
+async def test_a_shell_completes_commands_and_options(folder: Path) -> None:
+    """As bash asks through what `serai --show-completion` prints."""
+    shown = await run("serai", "--show-completion", folder=folder, SHELL="/bin/bash")
+    assert shown.code == 0 and "complete" in shown.out
+    for words, found in (("serai lo", {"login", "logout", "logs"}), ("serai login --no", {"--no-browser"})):
+        asked = {"_SERAI_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        assert set((await run("serai", folder=folder, **asked)).out.split()) == found
+
+
+async def test_a_token_from_standard_input_is_kept_and_a_wrong_one_is_not(folder: Path) -> None:
+    words = ("serai-platform", "up", "--data", str(folder / "data"), "--port", str(PORT))
+    async with started(*words, folder=folder) as process:
+        here = Up(process, folder, await first_line(process))
+        empty = await here.serai("login", "--token-stdin")
+        assert empty.code == 78 and "standard input holds no token" in empty.told
+        async with httpx2.AsyncClient(trust_env=False) as http:
+            said = await http.post(f"{here.first['issuer']}/demo/token", data={"user": "bob"})
+        script = f"echo '{said.json()['access_token']}' | serai login --token-stdin"
+        told = await run("sh", "-c", script, folder=folder, SERAI_URL=here.gateway)
+        assert told.code == 0 and "as Bob Baker" in told.err
+        assert (await here.serai("whoami")).code == 0
+        wrong = await run("sh", "-c", "echo no.real.token | serai login --token-stdin", folder=folder,
+                          SERAI_URL=here.gateway)  # fmt: skip
+        assert wrong.code == 77 and (await here.serai("whoami")).code == 0, "the good one is kept"
+
+
+BACKEND = """
+import json, pathlib
+from keyring.backend import KeyringBackend
+
+class InFile(KeyringBackend):
+    priority = 1
+    file = pathlib.Path(__file__).with_name("secrets.json")
+
+    def _all(self):
+        return json.loads(self.file.read_text()) if self.file.exists() else {}
+
+    def get_password(self, service, username):
+        return self._all().get(service + " " + username)
+
+    def set_password(self, service, username, password):
+        self.file.write_text(json.dumps(self._all() | {service + " " + username: password}))
+
+    def delete_password(self, service, username):
+        self.file.write_text(json.dumps({k: v for k, v in self._all().items() if k != service + " " + username}))
+"""
+
+
+async def test_the_keyring_that_the_user_has_chosen_is_used(folder: Path) -> None:
+    """Through the keyring library's own choice of a backend, as a desktop's comes to it."""
+    (folder / "desktop.py").write_text(BACKEND)
+    desktop = {"PYTHON_KEYRING_BACKEND": "desktop.InFile", "PYTHONPATH": str(folder)}
+    words = ("serai-platform", "up", "--data", str(folder / "data"), "--port", str(PORT))
+    async with started(*words, folder=folder) as process:
+        here = Up(process, folder, await first_line(process))
+        told = await here.serai("login", "--user", "alice", **desktop)
+        assert told.code == 0 and "kept in your keyring" in told.err
+        file, secrets = folder / "config" / "tokens.json", folder / "secrets.json"
+        assert "refresh_token" not in file.read_text() and "refresh_token" in secrets.read_text()
+        assert (await here.serai("whoami", **desktop)).code == 0
+        assert (await here.serai("logout", **desktop)).code == 0 and json.loads(secrets.read_text()) == {}

@@ -58,7 +58,11 @@ def _wrong_usage(error: typer.TyperException) -> int:
         return Exit.USAGE
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "serai"
-    screen.complain(f"serai: {error.format_message().removeprefix('Invalid value: ')}", f"see `{command} --help`")
+    words = error.format_message().removeprefix("Invalid value: ").replace("Value error, ", "")
+    advice = f"see `{command} --help`"
+    if command == "serai run" and words.startswith("No such option"):
+        advice = "put `--` before the command, so that its options are its own: `serai run -- CMD --option`"
+    screen.complain(f"serai: {words}", advice)
     return Exit.USAGE
 
 

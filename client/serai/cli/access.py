@@ -98,12 +98,16 @@ def _name(me: Json) -> str:
 def logout(
     context: typer.Context,
     everywhere: Annotated[bool, typer.Option("--all", help="At every gateway, not only this one.")] = False,
+    output: Output = Format.TABLE,
 ) -> int:
     """End the kept sign-in: at its issuer and here. Jobs go on."""
     here = session.of(context)
-    screen, logins = here.screen(Format.TABLE), here.logins()
+    screen, logins = here.screen(output), here.logins()
     urls = logins.urls() if everywhere else [here.settings().url]
-    return max([asyncio.run(_signed_out(here, screen, logins, url)) for url in urls], default=int(Exit.OK))
+    codes = {url: asyncio.run(_signed_out(here, screen, logins, url)) for url in urls}
+    if screen.json:
+        screen.document([{"url": url, "ended_at_issuer": code == Exit.OK} for url, code in codes.items()])
+    return max(codes.values(), default=int(Exit.OK))
 
 
 async def _signed_out(here: Session, screen: Screen, logins: Logins, url: str) -> int:

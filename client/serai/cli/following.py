@@ -1,6 +1,7 @@
 """`wait`, `logs`, `events` and `cancel`: staying with jobs, or ending them."""
 
 import asyncio
+import codecs
 from contextlib import aclosing
 from typing import Annotated
 
@@ -51,23 +52,25 @@ def logs(
     stream: Both = "both",
     attempt: Annotated[int | None, typer.Option(min=1, help="Which attempt; else the current one.")] = None,
     tail: Annotated[int | None, typer.Option(min=0, help="Only the last so many bytes.")] = None,
+    output: Output = Format.TABLE,
 ) -> None:
-    """What a job prints, on the same stream; also after its end."""
+    """What a job prints, on the same stream; also after its end. JSON: one object a piece, with its stream and text."""
     here = session.of(context)
     if stream not in ("both", *tailing.STREAMS):
         raise typer.BadParameter(f"--stream {stream}: choose both, stdout or stderr")
     chosen = [each for each in tailing.STREAMS if stream in ("both", each)]
-    screen = here.screen(Format.TABLE)
+    screen = here.screen(output)
 
-    async def copy(serai: Serai) -> None:
+    async def copy(serai: Serai) -> int:
         id = await session.job_id(serai, job)
         number = attempt or await _current(serai, id, follow)
         async with asyncio.TaskGroup() as group:
-            for each in chosen:
-                group.create_task(_copy(serai, screen, id, each, number, follow, tail))
+            tasks = [group.create_task(_copy(serai, screen, id, each, number, follow, tail)) for each in chosen]
+        return sum(task.result() for task in tasks)
 
     try:
-        here.ask(copy)
+        if not here.ask(copy):
+            screen.say("it printed nothing" if stream == "both" else f"nothing on {stream}")
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from errors
 
@@ -89,12 +92,19 @@ async def _current(serai: Serai, job_id: str, follow: bool) -> int:
 
 async def _copy(
     serai: Serai, screen: Screen, job_id: str, stream: LogStream, attempt: int | None, follow: bool, tail: int | None
-) -> None:
+) -> int:
+    """Write the log as it comes; the bytes that there were."""
+    decode, seen = codecs.getincrementaldecoder("utf-8")("replace").decode, 0
     chunks = serai.logs(job_id, stream=stream, attempt=attempt, follow=follow, tail=tail)
     try:
         async with aclosing(chunks) as source:  # type: ignore[type-var]
             async for chunk in source:
-                screen.raw(chunk, error=stream == "stderr")
+                seen += len(chunk)
+                if screen.json:
+                    screen.line_of_json({"stream": stream, "attempt": attempt, "text": decode(chunk)})
+                else:
+                    screen.raw(chunk, error=stream == "stderr")
+        return seen
     except Problem as problem:
         if problem.status == 404:
             problem.then(f"see its attempts: `serai job {grids.short(job_id)}`")

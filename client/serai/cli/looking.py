@@ -10,7 +10,7 @@ from serai import grids, keeping
 from serai.cli import session, submitting
 from serai.cli.screen import Format, Screen
 from serai.cli.session import JobArgument, Output, examples
-from serai.cli.tailing import sentence
+from serai.cli.tailing import sentence, words_of_site
 from serai.client import Serai
 from serai.errors import BadSettings, Problem
 from serai.values import JOB_STATES, Event, Job, Json
@@ -70,11 +70,13 @@ def jobs(
 def job(context: typer.Context, job: JobArgument, output: Output = Format.TABLE) -> None:
     """One job: state, attempts, where it answers, and why."""
     here = session.of(context)
-    screen, found = here.screen(output), here.ask(lambda serai: _job(serai, job))
+    screen, (found, said) = here.screen(output), here.ask(lambda serai: _looked_at(serai, job))
     if screen.json:
         screen.document(found.raw)
         return
     screen.line(sentence(found))
+    if said:
+        screen.line(f"the site says: {said}")
     now = here.pace.now()
     pairs = {
         "id": found.id, "name": found.name, "vo": found.vo, "owner": found.owner,
@@ -95,8 +97,9 @@ def job(context: typer.Context, job: JobArgument, output: Output = Format.TABLE)
         grids.show(screen.out, attempts)
 
 
-async def _job(serai: Serai, given: str) -> Job:
-    return await serai.job(await session.job_id(serai, given))
+async def _looked_at(serai: Serai, given: str) -> tuple[Job, str | None]:
+    found = await serai.job(await session.job_id(serai, given))
+    return found, await words_of_site(serai, found)
 
 
 def timeline(context: typer.Context, job: JobArgument, output: Output = Format.TABLE) -> None:

@@ -136,8 +136,8 @@ def tell_explanation(screen: Screen, answer: Json) -> None:
         grids.show(screen.out, grids.verdicts_grid(answer))
 
 
-def schema(context: typer.Context) -> None:
-    """Every field of a job file, as JSON Schema; editors understand it."""
+def schema(context: typer.Context, output: Output = Format.JSON) -> None:
+    """Every field of a job file, as JSON Schema (there is no other form); editors understand it."""
     here = session.of(context)
     here.screen(Format.JSON).document(here.ask(lambda serai: serai.schema()))
 

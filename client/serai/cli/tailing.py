@@ -10,7 +10,7 @@ from serai.cli.session import Session
 from serai.client import LogStream, Serai
 from serai.errors import ClientError, Problem
 from serai.outcomes import Exit
-from serai.values import Job
+from serai.values import Job, last_words
 
 LOGS_END_S: Final = 15.0
 """How long the last lines of a log may take to arrive after the job's end."""
@@ -75,6 +75,13 @@ def sentence(job: Job) -> str:
     return f"{words}: {job.reason}" if job.reason and job.state != "succeeded" else words
 
 
+async def words_of_site(serai: Serai, job: Job) -> str | None:
+    """What the site itself said of a job that failed without an exit code, such as a program that is not there."""
+    if job.state != "failed" or job.exit_code is not None or not job.attempt:
+        return None
+    return last_words(await serai.timeline(job.id))
+
+
 class _Follower:
     """One job, its states, and the logs of each of its attempts."""
 
@@ -95,6 +102,9 @@ class _Follower:
         finally:
             await self._stop()
         self._screen.say(sentence(job), grids.COLOURS.get(job.state, ""))
+        said = await words_of_site(self._serai, job)
+        if said:
+            self._screen.say(f"the site says: {said}", "yellow")
         return job
 
     def _seen(self, job: Job) -> None:

@@ -48,10 +48,11 @@ def a_client(gateway: FakeGateway, time: Time | None = None, token: str | None =
 class Deaf(httpx2.AsyncBaseTransport):
     """A network where every connection fails in the given way; counts the tries."""
 
-    def __init__(self, error: type[httpx2.TransportError]) -> None:
+    def __init__(self, error: type[httpx2.TransportError], words: str = "nobody there") -> None:
         self.error = error
+        self.words = words
         self.tries = 0
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         self.tries += 1
-        raise self.error("nobody there")
+        raise self.error(self.words)

@@ -1,6 +1,7 @@
 """The `serai` command as its users meet it: words, exit codes, and what goes to which output."""
 
 import json
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -322,6 +323,63 @@ def test_logs_keep_their_streams_apart(gateway: FakeGateway, serai: Serai) -> No
     gateway.logs = {"stdout": b"out\n", "stderr": b"err\n"}
     assert serai("logs", job_id(1)) == (0, "out\n", "err\n")
     assert serai("logs", "--stream", "stderr", job_id(1)) == (0, "", "err\n")
+
+
+def test_logs_as_json_are_one_object_a_piece(gateway: FakeGateway, serai: Serai) -> None:
+    gateway.jobs[1] = [look(1, attempt=1)]
+    gateway.logs = {"stdout": "žluť\n".encode(), "stderr": b"\xff\n"}
+    code, out, err = serai("logs", job_id(1), "-o", "json")
+    pieces = sorted((json.loads(line) for line in out.splitlines()), key=lambda piece: str(piece["stream"]))
+    assert (code, err) == (0, "")
+    assert pieces == [
+        {"stream": "stderr", "attempt": 1, "text": "\ufffd\n"}, {"stream": "stdout", "attempt": 1, "text": "žluť\n"}
+    ]  # fmt: skip
+
+
+def test_a_job_that_printed_nothing_says_so_aside(gateway: FakeGateway, serai: Serai) -> None:
+    gateway.jobs[1] = [look(1, attempt=1)]
+    assert serai("logs", job_id(1)) == (0, "", "it printed nothing\n")
+
+
+def test_what_the_site_said_of_a_job_that_never_ran_is_shown(gateway: FakeGateway, serai: Serai) -> None:
+    """A program that is not there has no exit code: the platform's own sentence would not help anybody."""
+    failed = look(1, "failed", attempt=1, site="bari", reason={"code": "start_failure", "message": "Not started."})
+    gateway.jobs[1] = [{**failed, "name": "nosuch"}]
+    words = 'binary "nosuch" could not be found'
+    gateway.timeline = [event(1, "attempt.failed", nomad_says=words), event(2, "job.failed")]
+    assert f"the site says: {words}" in serai("run", "--vo", VO, "--", "nosuch")[2]
+    assert f"the site says: {words}" in serai("job", job_id(1))[1]
+    assert f"({words})" in serai("timeline", job_id(1))[1]
+    gateway.timeline[0]["data"]["exit_code"] = 3
+    assert words not in serai("timeline", job_id(1))[1], "an exit code says it all"
+
+
+def test_an_option_meant_for_the_jobs_command_is_told_how_to_be_one(serai: Serai) -> None:
+    code, _, err = serai("run", "--vo", VO, "ls", "--all")
+    assert code == 64 and "put `--` before the command" in err
+
+
+def test_the_address_of_something_else_is_told_as_such(gateway: FakeGateway, serai: Serai) -> None:
+    for words in (("whoami",), ("login",)):
+        gateway.first = [problem(404, "not_found", "There is no such thing here.")]
+        code, _, err = serai(*words)
+        assert code == 69 and "answers, but not as a Serai gateway" in err and "check the address" in err
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        ("[SSL: WRONG_VERSION_NUMBER] wrong", "does not speak TLS"),
+        ("[SSL: CERTIFICATE_VERIFY_FAILED]", "SSL_CERT_FILE"),
+    ],
+)
+def test_trouble_with_tls_is_told_in_words(serai: Serai, trouble: str, words: str) -> None:
+    code, _, err = serai("jobs", transport=Deaf(httpx2.ConnectError, trouble))
+    assert code == 69 and words in err and "make up" not in err
+
+
+def test_the_version_is_told(serai: Serai) -> None:
+    assert re.fullmatch(r"serai \d+\.\d+\.\d+\n", serai("--version")[1])
 
 
 def test_followed_events_are_one_json_object_a_line_and_a_gap_is_loud(gateway: FakeGateway, serai: Serai) -> None:
