@@ -92,7 +92,7 @@ def run_real(
     from services.embedded.running import fresh_folder
     from services.local import running
 
-    settings = _local(port, data, nomad, copies, log_level, end_tasks=True)
+    settings = _local(port, data, nomad, copies, log_level)
     raise typer.Exit(_run(running.run_examples(settings, examples, fresh_folder(datetime.now()))))
 
 
@@ -185,13 +185,11 @@ operating.add_to(app)
 app.add_typer(databases.app, name="db")
 
 
-def _local(port: int, data: Path | None, nomad: str, copies: int, log_level: str, end_tasks: bool = False) -> Any:
+def _local(port: int, data: Path | None, nomad: str, copies: int, log_level: str) -> Any:
     from services.local.settings import LocalSettings
 
     logs.configure("warning")
-    return LocalSettings(
-        port=port, data=data, nomad=nomad, copies=copies, log_level=_level(log_level), end_tasks=end_tasks
-    )
+    return LocalSettings(port=port, data=data, nomad=nomad, copies=copies, log_level=_level(log_level))
 
 
 def _level(word: str) -> Any:

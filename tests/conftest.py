@@ -31,6 +31,7 @@ ON_POSTGRES = pytest.param(stores.POSTGRES, marks=pytest.mark.postgres)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--store", choices=("both", stores.SQLITE, stores.POSTGRES), default="both", help=__doc__)
+    parser.addoption("--long", action="store_true", help="fault tests on real parts: for 60 s instead of some")
     parser.addoption("--all-points", action="store_true", help="crash tests: at every call instead of a sample of them")
 
 

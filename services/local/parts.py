@@ -1,6 +1,7 @@
 """The real parts under the services: broker, databases, Consul, sites. Each is opened by a stack and ended with it."""
 
 import contextlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from services.local.settings import LocalSettings
 from shared.adapters.consul import throwaway as consul
 from shared.adapters.nomad.local_agent import LocalRegion
 from shared.adapters.postgres import throwaway as postgres
-from shared.adapters.rabbitmq.throwaway import Offer, whole_broker
+from shared.adapters.rabbitmq import throwaway as rabbitmq
 from shared.errors import Misconfigured
 
 SERVICES: Final = ("auth", "scheduler", "monitor", "gateway")
@@ -31,17 +32,18 @@ AWAY: Final = frozenset({"bari"})
 class Parts:
     """What was opened: how processes are told of it (`environment`), and what people are told (`addresses`)."""
 
-    agents: Mapping[str, Agent]
+    agents: dict[str, Agent]
     environment: dict[str, str] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)
     consuls: Mapping[str, consul.ThrowAwayConsul] = field(default_factory=dict)
     database: postgres.ThrowAway | None = None
+    broker: rabbitmq.ThrowAway | None = None
 
 
 async def open_parts(settings: LocalSettings, folder: DataFolder, stack: contextlib.AsyncExitStack) -> Parts:
     """Everything under the services, ready."""
-    embedded = EmbeddedSettings(nomad=settings.nomad, end_tasks=settings.end_tasks)
-    parts = Parts(await open_agents(BUILT_IN, folder, embedded, stack, guarded=True))
+    embedded = EmbeddedSettings(nomad=settings.nomad, end_tasks=True)
+    parts = Parts(dict(await open_agents(BUILT_IN, folder, embedded, stack, guarded=True)))
     await _open_database(parts, settings, folder, stack)
     await _open_broker(parts, settings, folder, stack)
     await _open_registry(parts, settings, folder, stack)
@@ -53,10 +55,11 @@ async def _open_broker(
 ) -> None:
     """A broker for the services and, where it is ours, for readers outside."""
     offer = (
-        Offer(settings.amqp_url)
+        rabbitmq.Offer(settings.amqp_url)
         if settings.amqp_url
-        else await stack.enter_async_context(whole_broker(folder.path / "rabbitmq"))
+        else await stack.enter_async_context(rabbitmq.whole_broker(folder.path / "rabbitmq"))
     )
+    parts.broker = offer.server
     parts.environment["SERAI_AMQP_URL"] = parts.addresses["rabbitmq"] = offer.url
     if offer.subscribers_amqp_url:
         parts.environment["SERAI_GATEWAY_SUBSCRIBERS_AMQP_URL"] = offer.subscribers_amqp_url
@@ -74,11 +77,17 @@ async def _open_database(
         parts.addresses["database"] = f"{folder.path}/*.sqlite"
         return
     folder.path.chmod(0o711)  # PostgreSQL runs as another user
-    parts.database = await stack.enter_async_context(postgres.server(folder.path / "postgres"))
+    where = folder.path / "postgres" if _reached_by_others(folder.path) else None
+    parts.database = await stack.enter_async_context(postgres.server(where))
     for service in SERVICES:
         await parts.database.database(f"serai_{service}")
     parts.environment["SERAI_DATABASE_URL"] = parts.database.url("serai_{service}")
     parts.addresses["database"] = f"127.0.0.1:{parts.database.port} (databases serai_auth, serai_gateway, ...)"
+
+
+def _reached_by_others(path: Path) -> bool:
+    """Whether another user can get at what is in a folder; below a private one it gets a place of its own."""
+    return os.geteuid() != 0 or all(each.stat().st_mode & 0o001 for each in (path, *path.parents))
 
 
 async def _open_registry(

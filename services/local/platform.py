@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,9 @@ from services.local.supervising import Supervisor
 from shared.errors import Unavailable
 from shared.runtime.clock import system_clock
 from shared.runtime.serving import HttpServer
+
+Told = Callable[[Parts], contextlib.AbstractAsyncContextManager[Mapping[str, str]]]
+"""Further environment of every process, open as long as the platform runs: tests put proxies before the parts."""
 
 _FIRST_PORT: Final = {"auth": 18_100, "scheduler": 18_200, "monitor": 18_300}
 _LOOK_S: Final = 0.1
@@ -69,7 +73,7 @@ class LocalPlatform:
                 if culprit := await _not_ready(client, address):
                     found[name] = culprit
         for kept in self.supervisor.kept.values():
-            if kept.name in found and kept.restarts >= 3:
+            if kept.name in found and kept.failures >= 3:
                 raise Unavailable(f"{kept.name} ends again and again:\n{kept.last_words()}")
         return found
 
@@ -86,24 +90,44 @@ async def _not_ready(client: httpx2.AsyncClient, address: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def local_platform(settings: LocalSettings) -> AsyncIterator[LocalPlatform]:
+async def nothing_further(_: Parts) -> AsyncIterator[Mapping[str, str]]:
+    """Processes are told of the parts, and of nothing else."""
+    yield {}
+
+
+@contextlib.asynccontextmanager
+async def local_platform(settings: LocalSettings, told: Told = nothing_further) -> AsyncIterator[LocalPlatform]:
     """The platform on real parts, running and ready; ended in the opposite order."""
     async with contextlib.AsyncExitStack() as stack:
         fresh = Path(tempfile.gettempdir()) / f"serai-real-{system_clock():%Y%m%d-%H%M%S-%f}"
         folder = open_folder(folder_for(settings, fresh))
+        stack.callback(_throw_away, folder)
         parts = await open_parts(settings, folder, stack)
         issuer = await _issuer(folder, stack)
         addresses = {service: _addresses(service, settings, folder) for service in SERVICES}
         supervisor = Supervisor(folder.path / "logs")
-        stack.push_async_callback(supervisor.stop)
         up = LocalPlatform(issuer, addresses, parts, supervisor, folder.path)
-        common = parts.environment | _common(settings, folder, addresses)
+        further = await stack.enter_async_context(told(parts))
+        common = parts.environment | _common(settings, folder, addresses) | dict(further)
+        stack.push_async_callback(supervisor.stop)
         for service in SERVICES:
             for number, address in enumerate(addresses[service], 1):
                 environment = common | {"SERAI_PORT": str(urlsplit(address).port)} | _own(service, number, issuer)
                 await supervisor.add(f"{service}-{number}", [sys.executable, "-m", "services", service], environment)
         await up.wait_until_ready(settings.ready_within_s)
         yield up
+
+
+def _throw_away(folder: DataFolder) -> None:
+    """Everything but the logs, and the file that says that the folder was used."""
+    folder.lock.close()
+    for entry in folder.path.iterdir():
+        if entry.name in ("logs", "platform.json"):
+            continue
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink()
 
 
 def _addresses(service: str, settings: LocalSettings, folder: DataFolder) -> tuple[str, ...]:

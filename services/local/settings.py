@@ -28,4 +28,3 @@ class LocalSettings(BaseSettings):
     amqp_url: str = Field("", description="A RabbitMQ that runs; empty = Debian's, started for the purpose.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     ready_within_s: float = Field(90.0, gt=0, description="Seconds until a start that is not ready is given up.")
-    end_tasks: bool = Field(False, description="End the sites' tasks at the end; otherwise they run on.")

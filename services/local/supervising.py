@@ -22,7 +22,10 @@ _LIVED_S: Final = 10.0
 
 @dataclass(slots=True)
 class Kept:
-    """One process that is kept alive. `restarts` counts how often it had to be started again."""
+    """One process that is kept alive.
+
+    `restarts` counts how often it had to be started again, `failures` how often in a row it ended by itself with an error.
+    """
 
     name: str
     command: Sequence[str]
@@ -30,6 +33,7 @@ class Kept:
     log: Path
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
+    failures: int = 0
     wanted: bool = True
     _keeper: "asyncio.Task[None] | None" = field(default=None, repr=False)
 
@@ -88,6 +92,7 @@ class Kept:
                 backoff.reset()
             wait_s = backoff.next_s()
             self.restarts += 1
+            self.failures = self.failures + 1 if code > 0 else 0
             log.warning("ended", process=self.name, code=code, again_in_s=round(wait_s, 2), log=str(self.log))
             await asyncio.sleep(wait_s)
             await self._spawn()

@@ -56,8 +56,9 @@ class SchedulerSettings(BaseSettings):
     )
     # -- the leader --
     instance: str = Field(
-        "", description="Name of this copy. With one that stays, the copy goes on at once after it was killed: it "
-        "succeeds its own earlier life. Of two copies with one name the one that started last leads. Empty = none that stays."
+        "",
+        description="Name of this copy. With one that stays, the copy goes on at once after it was killed: it succeeds "
+        "its own earlier life. Of two copies with one name the one that started last leads. Empty = none that stays."
     )  # fmt: skip
     lease_s: float = Field(
         10, gt=0, le=11, description="Seconds a leader's lease is good; failover takes this and a third more at most."

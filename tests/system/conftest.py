@@ -1,4 +1,4 @@
-"""A folder for each test, and nothing that runs in it when the test has ended."""
+"""A folder for each test, nothing that runs in it when the test has ended, and the figures at the end of the run."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.crash.tally import TALLIES
 from tests.system.processes import running_in
 
 
@@ -16,3 +17,11 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
     for pid in running_in(tmp_path):
         os.kill(pid, signal.SIGKILL)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line for each test that broke something on purpose: how often, and what went wrong."""
+    if TALLIES:
+        terminalreporter.section("faults")
+        for tally in TALLIES:
+            terminalreporter.line(str(tally))

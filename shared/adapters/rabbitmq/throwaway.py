@@ -15,7 +15,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -61,11 +61,15 @@ async def broker(folder: Path | None = None) -> AsyncIterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """`url` is for the services; the others are for the gateway's queues for readers outside, empty where unknown."""
+    """`url` is for the services; the others are for the gateway's queues for readers outside, empty where unknown.
+
+    `server` is the broker itself where it is ours.
+    """
 
     url: str
     subscribers_amqp_url: str = ""
     subscribers_management_url: str = ""
+    server: "ThrowAway | None" = None
 
 
 @contextlib.asynccontextmanager
@@ -79,7 +83,7 @@ async def whole_broker(folder: Path) -> AsyncIterator[Offer]:
         return
     started = await ThrowAway.start(folder, management=True)
     try:
-        yield await started.for_subscribers()
+        yield replace(await started.for_subscribers(), server=started)
     finally:
         await started.stop()
 

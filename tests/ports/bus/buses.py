@@ -19,7 +19,7 @@ from shared.contracts.envelope import Message
 from shared.contracts.routes import Access, Queue, Stream
 from shared.ports import Delivery, MessageBus
 from tests.ports.bus.promises import NOT_KEPT
-from tests.ports.bus.proxy import Proxy
+from tests.proxy import Proxy
 
 DEADLINE_S = 10.0
 QUIET_S = 0.25

@@ -1,11 +1,12 @@
 """Users who hand in jobs while the platform dies under them, and remember every 202."""
 
-import contextlib
 import random
 import uuid
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import httpx2 as httpx
 
@@ -13,7 +14,6 @@ from services.auth.dev_issuer import demo_token
 from shared.errors import SeraiError
 from tests import pacing
 from tests.system.crash.oracle import END, MARKS, START
-from tests.system.crash.process import Process
 from tests.system.crash.world import VO
 
 
@@ -48,15 +48,31 @@ class HandedIn:
     cancel_taken: bool = False
 
 
-@dataclass
-class Users:
-    """Hand in, cancel, and ask again after each death, with the same keys."""
+class Platform(Protocol):
+    """Where `issuer` and `gateway` answer now; with several gateways another one at each look."""
 
-    process: Process
+    @property
+    def addresses(self) -> Mapping[str, Any]: ...
+
+
+P = TypeVar("P", bound=Platform)
+
+
+@dataclass
+class Users(Generic[P]):
+    """Hand in, cancel, and ask again after each death, with the same keys.
+
+    `answers` counts what came back; `broken` are the answers that no well-behaved service gives: a failure without
+    Retry-After, or a connection that ended under a request.
+    """
+
+    platform: P
     marks: Path
     rng: random.Random
     jobs: list[HandedIn] = field(default_factory=list)
     token: str = ""
+    answers: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
     client: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(trust_env=False, timeout=10))
 
     async def hand_in_for_ever(self, pause_s: float) -> None:
@@ -93,15 +109,30 @@ class Users:
     async def ask(self, method: str, path: str, headers: dict[str, str] | None = None, **given: Any) -> httpx.Response:
         """The answer, however often the platform dies meanwhile."""
         while True:
-            with contextlib.suppress(httpx.TransportError, SeraiError, KeyError):
-                if not self.token:
-                    self.token = await demo_token(self.process.addresses["issuer"], "alice")
-                told = {"Authorization": f"Bearer {self.token}", **(headers or {})}
-                url = self.process.addresses["gateway"] + path
-                answer = await self.client.request(method, url, headers=told, **given)
-                if answer.status_code < 500:
-                    return answer
+            if (answer := await self._ask_once(method, path, headers or {}, given)) is not None:
+                return answer
             await pacing.pause(0.05)
+
+    async def _ask_once(
+        self, method: str, path: str, headers: Mapping[str, str], given: Mapping[str, Any]
+    ) -> httpx.Response | None:
+        try:
+            if not self.token:
+                self.token = await demo_token(self.platform.addresses["issuer"], "alice")
+            told = {"Authorization": f"Bearer {self.token}", **headers}
+            url = self.platform.addresses["gateway"] + path
+            answer = await self.client.request(method, url, headers=told, **given)
+        except (httpx.TransportError, SeraiError, KeyError) as error:
+            self.answers[type(error).__name__] += 1
+            if not isinstance(error, httpx.ConnectError):
+                self.broken.append(f"{method} {path}: {error!r}")
+            return None
+        self.answers[str(answer.status_code)] += 1
+        if answer.status_code < 500:
+            return answer
+        if answer.status_code != 503 or "Retry-After" not in answer.headers:
+            self.broken.append(f"{method} {path}: {answer.status_code} {answer.text[:300]}")
+        return None
 
     async def state(self, one: HandedIn) -> dict[str, Any]:
         """The job as it is now."""

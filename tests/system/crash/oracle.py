@@ -115,3 +115,49 @@ def judge_reader(heard: Sequence[str], items: Sequence[dict[str, Any]]) -> list[
     wrong += [lost(f"never heard of {id}") for id in sorted(told - set(heard))]
     strange = set(heard) - {item["id"] for item in items}
     return wrong + [doubled(f"heard {id}, which is not in the timeline") for id in sorted(strange)]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One event of a job (`series` 0) or of one of its attempts, as a subscriber got it."""
+
+    id: str
+    job_id: str
+    series: int
+    sequence: int
+
+
+def judge_subscriber(heard: Sequence[Heard], job_id: str, items: Sequence[dict[str, Any]]) -> list[Wrong]:
+    """A subscriber who is promised each event once: of this job every event of its timeline, each series in order."""
+    mine = [each for each in heard if each.job_id == job_id]
+    wrong = [doubled(f"heard {id} {count} times") for id, count in Counter(h.id for h in mine).items() if count > 1]
+    return wrong + _judge_series(mine, items)
+
+
+def judge_stream(heard: Sequence[Heard], job_id: str, items: Sequence[dict[str, Any]]) -> list[Wrong]:
+    """The broker's stream is read at least once: doubles are known by their id, and without them nothing is amiss."""
+    first: dict[str, Heard] = {}
+    for each in heard:
+        if each.job_id == job_id:
+            first.setdefault(each.id, each)
+    return _judge_series(list(first.values()), items)
+
+
+def _judge_series(mine: Sequence[Heard], items: Sequence[dict[str, Any]]) -> list[Wrong]:
+    series: dict[int, list[int]] = defaultdict(list)
+    for each in mine:
+        series[each.series].append(each.sequence)
+    wrong = [
+        lost(f"heard {name or 'the job'} as {numbers}")
+        for name, numbers in series.items()
+        if numbers != list(range(1, len(numbers) + 1))
+    ]
+    told = {item["id"] for item in items if item["type"] != "job.accepted"}
+    return wrong + [lost(f"never heard {id}") for id in sorted(told - {each.id for each in mine})]
+
+
+def judge_sites(placed: dict[str, Sequence[str]], job_id: str, most: int) -> list[Wrong]:
+    """The sites' own lists of Nomad jobs: each attempt of a job is at one site, and there are not too many attempts."""
+    mine = [attempt for attempts in placed.values() for attempt in attempts if attempt.startswith(job_id)]
+    wrong = [doubled(f"{attempt} is at {count} sites") for attempt, count in Counter(mine).items() if count > 1]
+    return wrong + ([doubled(f"attempts at the sites: {sorted(mine)}")] if len(set(mine)) > most else [])

@@ -1,20 +1,27 @@
-"""A TCP proxy on loopback that can cut every connection, as a dying process or a pulled cable does."""
+"""A TCP proxy on loopback that does to connections what networks and dying machines do: cut, delay, half-open, refuse.
+
+For tests of every part: broker, database, Consul, sites.
+"""
 
 import asyncio
 import contextlib
 from types import TracebackType
 
+from tests import pacing
+
 
 class Proxy:
     """`async with Proxy(port) as proxy`: listens on `proxy.port`, passes bytes to and from 127.0.0.1:`port`.
 
-    While `absent`, connections are refused by closing them at once; while `silent`, bytes are swallowed.
+    While `absent`, connections are refused by closing them at once. While `silent`, bytes are swallowed both ways, so
+    that a connection is open at one end only as far as anybody can tell. `delay_s` is added to every chunk, each way.
     """
 
     def __init__(self, port: int) -> None:
         self.port = 0
         self.absent = False
         self.silent = False
+        self.delay_s = 0.0
         self._target = port
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -30,6 +37,7 @@ class Proxy:
     ) -> None:
         assert self._server is not None
         self._server.close()
+        self.absent = True
         self.cut()
         if self._tasks:
             await asyncio.wait(self._tasks)
@@ -47,14 +55,20 @@ class Proxy:
         if self.absent:
             writer.transport.abort()
             return
-        with contextlib.suppress(OSError):
+        try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        with contextlib.suppress(OSError):
             await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         try:
             while chunk := await reader.read(65_536):
+                if self.delay_s:
+                    await pacing.pause(self.delay_s)
                 if not self.silent:
                     writer.write(chunk)
                     await writer.drain()

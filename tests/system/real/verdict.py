@@ -1,0 +1,68 @@
+"""The verdict over a load that went on under faults: users, sites and subscribers are asked, the services are not."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+from tests import pacing
+from tests.system.crash import oracle
+from tests.system.crash.judging import all_end, every_job_once
+from tests.system.crash.oracle import Wrong
+from tests.system.crash.tally import TALLIES, Tally
+from tests.system.real.readers import SseReader, StreamReader
+from tests.system.real.whole import Whole
+
+_CATCH_UP_S: Final = 30.0
+
+
+async def verdict(whole: Whole, sse: SseReader, stream: StreamReader, within_s: float = 90.0) -> list[Wrong]:
+    """Everything that is not as it was promised, once every job that was accepted has ended."""
+    users = whole.users
+    if wrong := await all_end(users, within_s):
+        return wrong
+    wrong = await every_job_once(users)
+    timelines = {one.job_id: await _timeline(whole, one.job_id) for one in users.jobs}
+    await _caught_up(sse, stream, timelines)
+    placed = await _placed(whole)
+    for one in users.jobs:
+        items = timelines[one.job_id]
+        found = oracle.judge_subscriber(sse.heard, one.job_id, items)
+        found += oracle.judge_stream(stream.heard, one.job_id, items)
+        found += oracle.judge_sites(placed, one.job_id, len(one.sort.runs))
+        wrong += [Wrong(each.kind, f"{one.job_id}: {each.what}") for each in found]
+    return wrong + [oracle.lost(f"a gateway told of a gap: {gap}") for gap in sse.gaps]
+
+
+def tell(name: str, faults: int, whole: Whole, wrong: Sequence[Wrong]) -> Tally:
+    """A line for the end of the run: faults injected, jobs, what went wrong."""
+    tally = Tally(f"{name} ({len(whole.users.jobs)} jobs)", faults, faults)
+    for number, each in enumerate(wrong):
+        tally.wrong[str(number)] = [each]
+    TALLIES.append(tally)
+    return tally
+
+
+async def _timeline(whole: Whole, job_id: str) -> Sequence[dict[str, Any]]:
+    items: Sequence[dict[str, Any]] = (await whole.users.ask("GET", f"/v1/jobs/{job_id}/timeline")).json()["items"]
+    return items
+
+
+async def _caught_up(sse: SseReader, stream: StreamReader, timelines: dict[str, Sequence[dict[str, Any]]]) -> None:
+    """Return when both subscribers have heard of everything, or have had time enough."""
+    told = {item["id"] for items in timelines.values() for item in items if item["type"] != "job.accepted"}
+    for _ in range(round(_CATCH_UP_S / 0.1)):
+        if all(told <= {each.id for each in reader.heard} for reader in (sse, stream)):
+            return
+        await pacing.pause(0.1)
+
+
+async def _placed(whole: Whole) -> dict[str, Sequence[str]]:
+    """The Nomad jobs of each site, in all namespaces, by the sites' own word."""
+    asked = {"namespace": "*"}
+    answers = await asyncio.gather(
+        *(whole.http.get(f"{address}/v1/jobs", params=asked) for address in whole.up.sites.values())
+    )
+    return {
+        site: [row["ID"] for row in answer.raise_for_status().json()]
+        for site, answer in zip(whole.up.sites, answers, strict=True)
+    }

@@ -1,0 +1,122 @@
+"""The whole platform on real parts for the tests of this folder, a TCP proxy before broker, database and Consul."""
+
+import itertools
+import random
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx2 as httpx
+import pytest
+
+from services.local.parts import Parts
+from services.local.platform import LocalPlatform, local_platform
+from services.local.settings import LocalSettings
+from services.local.supervising import Kept
+from shared.adapters.consul import throwaway as consul
+from shared.adapters.postgres import throwaway as postgres
+from shared.adapters.rabbitmq import throwaway as rabbitmq
+from tests.proxy import Proxy
+from tests.system.crash.load import Users
+
+COPIES: Final = 2
+READY_S: Final = 120.0
+QUICK: Final = {
+    "SERAI_SCHEDULER_LEASE_S": "3",
+    "SERAI_SCHEDULER_TICK_S": "0.25",
+    "SERAI_SCHEDULER_RETRY_FIRST_S": "0.1",
+    "SERAI_SCHEDULER_CALL_FIRST_S": "0.1",
+    "SERAI_SCHEDULER_STOP_POLL_S": "0.2",
+    "SERAI_MONITOR_LEASE_TTL_S": "3",
+    "SERAI_MONITOR_FIRST_LINE_S": "1",
+}
+"""Shorter times than in production, so that a fault costs seconds; no promise depends on them."""
+
+MISSING: Final = [
+    name
+    for name, found in (
+        ("RabbitMQ", rabbitmq.installed()), ("PostgreSQL", postgres.installed()), ("Consul", consul.installed())
+    )
+    if found is None
+]  # fmt: skip
+needs_parts: Final = pytest.mark.skipif(bool(MISSING), reason=f"not installed here: {', '.join(MISSING)}")
+
+
+@dataclass
+class Whole:
+    """A platform that runs, what stands between it and its parts, and who hands in jobs."""
+
+    up: LocalPlatform
+    broker: Proxy
+    database: Proxy
+    consul: Proxy
+    users: "Users[Entrance]"
+    http: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(trust_env=False, timeout=10))
+
+    @property
+    def marks(self) -> Path:
+        return self.users.marks
+
+    def copies(self, *services: str) -> list[Kept]:
+        """The processes of some services, of all if none is named."""
+        return [
+            kept for name, kept in self.up.supervisor.kept.items()
+            if not services or name.rpartition("-")[0] in services
+        ]  # fmt: skip
+
+    async def ready(self) -> None:
+        """Return when every copy can do its work."""
+        await self.up.wait_until_ready(READY_S)
+
+
+@dataclass
+class Entrance:
+    """What a load balancer before the gateways is to users: another gateway at each look."""
+
+    issuer: str
+    gateways: Iterator[str]
+
+    @property
+    def addresses(self) -> Mapping[str, Any]:
+        return {"issuer": self.issuer, "gateway": next(self.gateways)}
+
+
+@asynccontextmanager
+async def whole(folder: Path, *, copies: int = COPIES, seed: int = 1, **further: str) -> AsyncIterator[Whole]:
+    """Two copies of each service unless told otherwise, ready; `further` is environment of the services."""
+    proxies: dict[str, Proxy] = {}
+
+    @asynccontextmanager
+    async def told(parts: Parts) -> AsyncIterator[Mapping[str, str]]:
+        async with AsyncExitStack() as stack:
+            environment = dict(QUICK) | further
+            for variable in ("SERAI_AMQP_URL", "SERAI_DATABASE_URL", "SERAI_CONSUL__ADDRESS"):
+                proxy, url = await _between(parts.environment[variable], stack)
+                proxies[variable], environment[variable] = proxy, url
+            yield environment
+
+    settings = LocalSettings(
+        data=folder / "platform", port=18_080, nomad="embedded", copies=copies, store="postgres", registry="consul",
+        ready_within_s=READY_S,
+    )  # fmt: skip
+    (folder / "marks").mkdir(parents=True)
+    async with local_platform(settings, told) as up, AsyncExitStack() as stack:
+        entrance = Entrance(up.issuer, itertools.cycle(up.addresses["gateway"]))
+        users = Users(entrance, folder / "marks", random.Random(seed))
+        made = Whole(
+            up, proxies["SERAI_AMQP_URL"], proxies["SERAI_DATABASE_URL"], proxies["SERAI_CONSUL__ADDRESS"], users
+        )
+        for client in (users.client, made.http):
+            stack.push_async_callback(client.aclose)
+        yield made
+
+
+async def _between(url: str, stack: AsyncExitStack) -> tuple[Proxy, str]:
+    """A proxy before the server of a URL, and the URL through it."""
+    port = urlsplit(url).port
+    assert port is not None
+    proxy = await stack.enter_async_context(Proxy(port))
+    return proxy, url.replace(f":{port}", f":{proxy.port}", 1)
