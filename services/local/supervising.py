@@ -24,7 +24,7 @@ _LIVED_S: Final = 10.0
 class Kept:
     """One process that is kept alive.
 
-    `restarts` counts how often it had to be started again, `failures` how often in a row it ended by itself with an error.
+    `restarts` counts how often it had to be started again, `failures` how often in a row it ended with an error.
     """
 
     name: str

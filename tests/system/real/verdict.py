@@ -7,6 +7,7 @@ from typing import Any, Final
 from tests import pacing
 from tests.system.crash import oracle
 from tests.system.crash.judging import all_end, every_job_once
+from tests.system.crash.load import Users
 from tests.system.crash.oracle import Wrong
 from tests.system.crash.tally import TALLIES, Tally
 from tests.system.real.readers import SseReader, StreamReader
@@ -15,13 +16,14 @@ from tests.system.real.whole import Whole
 _CATCH_UP_S: Final = 30.0
 
 
-async def verdict(whole: Whole, sse: SseReader, stream: StreamReader, within_s: float = 90.0) -> list[Wrong]:
+async def verdict(
+    whole: Whole, users: Users[Any], sse: SseReader, stream: StreamReader, within_s: float = 90.0
+) -> list[Wrong]:
     """Everything that is not as it was promised, once every job that was accepted has ended."""
-    users = whole.users
     if wrong := await all_end(users, within_s):
         return wrong
     wrong = await every_job_once(users)
-    timelines = {one.job_id: await _timeline(whole, one.job_id) for one in users.jobs}
+    timelines = {one.job_id: await _timeline(users, one.job_id) for one in users.jobs}
     await _caught_up(sse, stream, timelines)
     placed = await _placed(whole)
     for one in users.jobs:
@@ -33,17 +35,17 @@ async def verdict(whole: Whole, sse: SseReader, stream: StreamReader, within_s: 
     return wrong + [oracle.lost(f"a gateway told of a gap: {gap}") for gap in sse.gaps]
 
 
-def tell(name: str, faults: int, whole: Whole, wrong: Sequence[Wrong]) -> Tally:
+def tell(name: str, faults: int, users: Users[Any], wrong: Sequence[Wrong]) -> Tally:
     """A line for the end of the run: faults injected, jobs, what went wrong."""
-    tally = Tally(f"{name} ({len(whole.users.jobs)} jobs)", faults, faults)
+    tally = Tally(f"{name} ({len(users.jobs)} jobs)", faults, faults)
     for number, each in enumerate(wrong):
         tally.wrong[str(number)] = [each]
     TALLIES.append(tally)
     return tally
 
 
-async def _timeline(whole: Whole, job_id: str) -> Sequence[dict[str, Any]]:
-    items: Sequence[dict[str, Any]] = (await whole.users.ask("GET", f"/v1/jobs/{job_id}/timeline")).json()["items"]
+async def _timeline(users: Users[Any], job_id: str) -> Sequence[dict[str, Any]]:
+    items: Sequence[dict[str, Any]] = (await users.ask("GET", f"/v1/jobs/{job_id}/timeline")).json()["items"]
     return items
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,16 +25,15 @@ from tests.system.crash.load import Users
 
 COPIES: Final = 2
 READY_S: Final = 120.0
+BROKER, DATABASE, CONSUL = "SERAI_AMQP_URL", "SERAI_DATABASE_URL", "SERAI_CONSUL__ADDRESS"
 QUICK: Final = {
-    "SERAI_SCHEDULER_LEASE_S": "3",
     "SERAI_SCHEDULER_TICK_S": "0.25",
     "SERAI_SCHEDULER_RETRY_FIRST_S": "0.1",
     "SERAI_SCHEDULER_CALL_FIRST_S": "0.1",
     "SERAI_SCHEDULER_STOP_POLL_S": "0.2",
-    "SERAI_MONITOR_LEASE_TTL_S": "3",
     "SERAI_MONITOR_FIRST_LINE_S": "1",
 }
-"""Shorter times than in production, so that a fault costs seconds; no promise depends on them."""
+"""Shorter pauses than in production, so that a fault costs less; leases are as in production."""
 
 MISSING: Final = [
     name
@@ -47,18 +47,25 @@ needs_parts: Final = pytest.mark.skipif(bool(MISSING), reason=f"not installed he
 
 @dataclass
 class Whole:
-    """A platform that runs, what stands between it and its parts, and who hands in jobs."""
+    """A platform that runs, and what stands between it and its parts."""
 
     up: LocalPlatform
     broker: Proxy
     database: Proxy
     consul: Proxy
-    users: "Users[Entrance]"
+    folder: Path
     http: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(trust_env=False, timeout=10))
 
-    @property
-    def marks(self) -> Path:
-        return self.users.marks
+    @asynccontextmanager
+    async def users(self, seed: int) -> AsyncIterator["Users[Entrance]"]:
+        """Who hands in jobs, at the gateways in turn."""
+        entrance = Entrance(self.up.issuer, itertools.cycle(self.up.addresses["gateway"]))
+        marks = Path(tempfile.mkdtemp(dir=self.folder))
+        users = Users(entrance, marks, random.Random(f"{seed}/{marks.name}"))
+        try:
+            yield users
+        finally:
+            await users.client.aclose()
 
     def copies(self, *services: str) -> list[Kept]:
         """The processes of some services, of all if none is named."""
@@ -85,7 +92,7 @@ class Entrance:
 
 
 @asynccontextmanager
-async def whole(folder: Path, *, copies: int = COPIES, seed: int = 1, **further: str) -> AsyncIterator[Whole]:
+async def whole(folder: Path, *, copies: int = COPIES, **further: str) -> AsyncIterator[Whole]:
     """Two copies of each service unless told otherwise, ready; `further` is environment of the services."""
     proxies: dict[str, Proxy] = {}
 
@@ -93,7 +100,7 @@ async def whole(folder: Path, *, copies: int = COPIES, seed: int = 1, **further:
     async def told(parts: Parts) -> AsyncIterator[Mapping[str, str]]:
         async with AsyncExitStack() as stack:
             environment = dict(QUICK) | further
-            for variable in ("SERAI_AMQP_URL", "SERAI_DATABASE_URL", "SERAI_CONSUL__ADDRESS"):
+            for variable in (BROKER, DATABASE, CONSUL):
                 proxy, url = await _between(parts.environment[variable], stack)
                 proxies[variable], environment[variable] = proxy, url
             yield environment
@@ -102,16 +109,10 @@ async def whole(folder: Path, *, copies: int = COPIES, seed: int = 1, **further:
         data=folder / "platform", port=18_080, nomad="embedded", copies=copies, store="postgres", registry="consul",
         ready_within_s=READY_S,
     )  # fmt: skip
-    (folder / "marks").mkdir(parents=True)
-    async with local_platform(settings, told) as up, AsyncExitStack() as stack:
-        entrance = Entrance(up.issuer, itertools.cycle(up.addresses["gateway"]))
-        users = Users(entrance, folder / "marks", random.Random(seed))
-        made = Whole(
-            up, proxies["SERAI_AMQP_URL"], proxies["SERAI_DATABASE_URL"], proxies["SERAI_CONSUL__ADDRESS"], users
-        )
-        for client in (users.client, made.http):
-            stack.push_async_callback(client.aclose)
+    async with local_platform(settings, told) as up:
+        made = Whole(up, proxies[BROKER], proxies[DATABASE], proxies[CONSUL], folder)
         yield made
+        await made.http.aclose()
 
 
 async def _between(url: str, stack: AsyncExitStack) -> tuple[Proxy, str]:
