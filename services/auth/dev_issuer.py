@@ -267,14 +267,13 @@ class _Issuer:
 
     def _client(self, form: Mapping[str, str], headers: Mapping[str, str]) -> str:
         """Who asks: the public client by its name alone, the service account by its secret. Raises OAuth2Error."""
-        if form.get("client_id") == CLI and not headers.get("authorization"):
+        if _credentials(form, headers) == (CLI, ""):
             return CLI
         self._check_secret(form, headers)
         return SERVICE_ACCOUNT.user
 
     def _check_secret(self, form: Mapping[str, str], headers: Mapping[str, str]) -> None:
-        client, secret = extract_basic_authorization({"Authorization": headers.get("authorization")})
-        client, secret = client or form.get("client_id", ""), secret or form.get("client_secret", "")
+        client, secret = _credentials(form, headers)
         right = hmac.compare_digest(secret.encode(), self._secret.get_secret_value().encode())
         if client != SERVICE_ACCOUNT.user or not right:
             raise oauth.InvalidClientError("unknown client or wrong secret")
@@ -297,6 +296,12 @@ class _Issuer:
             "iss": self._url, "iat": now, "exp": now + self._life_s, "jti": uuid6.uuid7().hex,
             **dev_tokens.access_claims(self._mode, user, client), **({"sid": sign_in} if sign_in else {}),
         }  # fmt: skip
+
+
+def _credentials(form: Mapping[str, str], headers: Mapping[str, str]) -> tuple[str, str]:
+    """A client and its secret, from the header or the form; some public clients send an empty one (oidc-agent)."""
+    client, secret = extract_basic_authorization({"Authorization": headers.get("authorization")})
+    return client or form.get("client_id", ""), secret or form.get("client_secret", "")
 
 
 def _scopes(form: Mapping[str, str]) -> frozenset[str]:

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from tests.pacing import pause
 from tests.system.processes import Up, first_line, line_with, run, started
 
 PORT = 18_500
@@ -69,6 +71,51 @@ async def test_a_token_from_standard_input_is_kept_and_a_wrong_one_is_not(folder
         wrong = await run("sh", "-c", "echo no.real.token | serai login --token-stdin", folder=folder,
                           SERAI_URL=here.gateway)  # fmt: skip
         assert wrong.code == 77 and (await here.serai("whoami")).code == 0, "the good one is kept"
+
+
+@pytest.mark.skipif(shutil.which("oidc-gen") is None, reason="oidc-agent is not on PATH")
+async def test_a_running_oidc_agent_is_asked(folder: Path) -> None:
+    """The agent that this community uses: it holds the refresh token, we get access tokens."""
+    words = ("serai-platform", "up", "--data", str(folder / "data"), "--port", str(PORT))
+    socket, agent = folder / "agent.sock", ("oidc-agent", "--console", "--no-autoload")
+    async with started(*words, folder=folder) as process:
+        here = Up(process, folder, await first_line(process))
+        issuer = str(here.first["issuer"])
+        async with started(*agent, f"--socket-path={socket}", folder=folder):
+            await appears(socket)
+            sock = {"OIDC_SOCK": str(socket)}
+            refused = await here.serai("whoami", **sock)
+            assert refused.code == 77 and f"oidc-agent gives no token for {issuer}: account not loaded" in refused.told
+            assert "oidc-add" in refused.told
+            made = await run(*await account(issuer, folder), folder=folder, **sock)
+            assert made.code == 0, made.told
+            for more in ({}, {"SERAI_OIDC_ACCOUNT": "demo"}):
+                told = await here.serai("whoami", **sock, **more)
+                assert told.code == 0 and "Alice" in told.out and "by the token of oidc-agent" in told.err
+
+
+async def account(issuer: str, folder: Path) -> tuple[str, ...]:
+    """The command with which a person loads an account of the issuer into the agent."""
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        form = {"user": "alice", "scope": "offline_access"}
+        refresh = (await http.post(f"{issuer}/demo/token", data=form)).json()["refresh_token"]
+    (folder / "password").write_text("a-password\n")
+    return (
+        "oidc-gen", "demo", "--manual", f"--issuer={issuer}", "--client-id=serai-cli", "--client-secret=",
+        f"--rt={refresh}", "--scope=openid offline_access", f"--pw-file={folder / 'password'}", "--no-url-call",
+        "--redirect-url=http://localhost:4242",
+    )  # fmt: skip
+
+
+async def appears(path: Path, deadline_s: float = 10) -> None:
+    """Return when something has made the file."""
+    async with asyncio.timeout(deadline_s):
+        while not _there(path):
+            await pause(0.05)
+
+
+def _there(path: Path) -> bool:
+    return path.exists()
 
 
 BACKEND = """
