@@ -76,18 +76,29 @@ class RealNomad:
         """The operator's."""
         return self.operator.token
 
+    def trusting(self) -> Mapping[str, Any]:
+        """What one adapter for both services is told."""
+        if self.authority is None:
+            return {}
+        both = self.operator.make_token("both", *Role)
+        return {"ca_file": self.authority.file, "tls_server_name": f"server.{self.name}.nomad", "token": both}
+
     def start(self) -> "RealNomad":
         """Return when every node is ready."""
         self.begin("server")
         if self.guarded:
             self.operator.bootstrap()
-        for name in self.namespaces:
-            self.operator.make_namespace(name)
+        self.make_namespaces()
         if self.guarded:
             self.tokens = self.operator.tokens_for(("default", *self.namespaces))
         for name in self.clients:
             self.begin(name)
         return self
+
+    def make_namespaces(self) -> None:
+        """What the operator makes for our VOs."""
+        for name in self.namespaces:
+            self.operator.make_namespace(name)
 
     def begin(self, name: str) -> None:
         """Start an agent, also again after `kill`; return when it does its part."""

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from services.embedded.agent import AgentSettings, EmbeddedAgent
 from services.embedded.folder import FIRST_AGENT_PORT, DataFolder
@@ -30,6 +30,14 @@ class Agent(Protocol):
 
     @property
     def address(self) -> str: ...
+
+
+@runtime_checkable
+class GuardedAgent(Agent, Protocol):
+    """One with ACLs and TLS: what the adapter must be told to be let in."""
+
+    def trusting(self) -> Mapping[str, Any]:
+        """Settings of the cluster, beside name, address and region."""
 
 
 async def open_agents(

@@ -11,13 +11,12 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import httpx2
 from pydantic import SecretStr
 
 from services.auth import dev_issuer
 from services.auth import wiring as auth_wiring
 from services.auth.settings import AuthSettings
-from services.embedded.agents import HOST, MHZ_PER_CORE, Agent, open_agents
+from services.embedded.agents import HOST, MHZ_PER_CORE, Agent, GuardedAgent, open_agents
 from services.embedded.buses import open_bus
 from services.embedded.folder import DataFolder, open_folder
 from services.embedded.settings import EmbeddedSettings
@@ -29,8 +28,9 @@ from services.monitor import wiring as monitor_wiring
 from services.monitor.settings import MonitorSettings
 from services.scheduler import wiring as scheduler_wiring
 from services.scheduler.settings import SchedulerSettings
-from shared.adapters.memory_registry import MemoryRegistry, http_probe
+from shared.adapters.memory_registry import MemoryRegistry
 from shared.adapters.nomad import ClusterSettings, NomadCluster
+from shared.adapters.nomad.health import health_probe
 from shared.adapters.span_store import SpanStore
 from shared.adapters.sqlite import open_store
 from shared.errors import Unavailable
@@ -153,10 +153,9 @@ class _Parts:
         clusters = {name: NomadCluster(_cluster(name, agent, settings)) for name, agent in agents.items()}
         for cluster in clusters.values():
             stack.push_async_callback(cluster.aclose)
-        asker = await stack.enter_async_context(httpx2.AsyncClient(trust_env=False))
         registry = MemoryRegistry(
             [_site(site, agents[site.name], settings) for site in sites],
-            probe=http_probe(asker), interval_s=settings.health_interval_s,
+            probe=health_probe(clusters.values()), interval_s=settings.health_interval_s,
         )  # fmt: skip
         opened = await stack.enter_async_context(open_bus(settings, folder))
         spans = SpanStore(folder.path / "spans.sqlite")
@@ -263,4 +262,5 @@ def _site(site: EmbeddedSite, agent: Agent, settings: EmbeddedSettings) -> Site:
 
 
 def _cluster(name: str, agent: Agent, settings: EmbeddedSettings) -> ClusterSettings:
-    return ClusterSettings(name=name, address=agent.address, region=name, allow_mock=settings.mock)
+    told = agent.trusting() if isinstance(agent, GuardedAgent) else {}
+    return ClusterSettings(name=name, address=agent.address, region=name, allow_mock=settings.mock, **told)

@@ -1,11 +1,12 @@
 """The sites of a process: one Nomad adapter for each listed cluster, and the registry that knows their health."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.adapters.consul import ConsulRegistry
-from shared.adapters.memory_registry import HEALTH_PATH, MemoryRegistry, Probe
+from shared.adapters.memory_registry import MemoryRegistry
 from shared.adapters.nomad import ClusterSettings, NomadCluster
+from shared.adapters.nomad.health import health_probe
 from shared.errors import Unavailable
 from shared.ports import SiteRegistry
 from shared.processes.backing import Backing
@@ -38,20 +39,10 @@ async def _from_file(ground: Backing) -> Sites:
     sites = listed.site_list()
     clusters = _open(ground, {cluster.name: cluster.opened(service=ground.service) for cluster in listed.clusters})
     registry = MemoryRegistry(
-        sites, probe=_probe(clusters.values()),
+        sites, probe=health_probe(clusters.values()),
         interval_s=ground.settings.site_health_interval_s,
     )  # fmt: skip
     return Sites(registry, clusters, {"registry": registry.run})
-
-
-def _probe(clusters: Iterable[NomadCluster]) -> Probe:
-    """Nomad's own health question, asked with the cluster's trust."""
-    by_address = {cluster.settings.address: cluster for cluster in clusters}
-
-    async def probe(url: str) -> bool:
-        return await by_address[url.removesuffix(HEALTH_PATH)].healthy()
-
-    return probe
 
 
 async def _from_consul(ground: Backing) -> Sites:

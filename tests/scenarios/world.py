@@ -21,6 +21,7 @@ from serai.client import Serai
 from serai.errors import WaitTimedOut
 from serai.values import Event, Job
 from services.embedded.agent import EmbeddedAgent
+from services.embedded.agents import Agent
 from services.embedded.folder import FIRST_AGENT_PORT, is_free, open_folder
 from services.embedded.platform import Around, Platform, as_it_is, platform
 from services.embedded.settings import EmbeddedSettings
@@ -299,10 +300,10 @@ def _merged(overrides: Overrides) -> dict[str, dict[str, Any]]:
 @asynccontextmanager
 async def a_world(
     folder: Path, *sites: Mapping[str, Any], mock: bool = True, end_tasks: bool = True, around: Around = as_it_is,
-    apps: Around = as_it_is, **overrides: Mapping[str, Any],
+    apps: Around = as_it_is, agents: Mapping[str, Agent] | None = None, **overrides: Mapping[str, Any],
 ) -> AsyncIterator[World]:  # fmt: skip
     """A platform of these sites (one, `prague`, when none is named) with its people signed in. `overrides` are settings
-    by service. Started again on the same folder, it goes on with what it had.
+    by service. Started again on the same folder, it goes on with what it had. `agents`, one for each site, run already.
     """
     described = [dict(site) for site in sites] or [a_site("prague")]
     file = folder / "sites.yaml"
@@ -312,7 +313,7 @@ async def a_world(
     )  # fmt: skip
     _give_ports(settings.data, [site["name"] for site in described])
     async with AsyncExitStack() as stack:
-        up = await stack.enter_async_context(platform(settings, around, _merged(overrides), apps=apps))
+        up = await stack.enter_async_context(platform(settings, around, _merged(overrides), agents, apps=apps))
         alice, bob, olga = [await _sign_in(up, stack, name) for name in ("alice", "bob", "olga")]
         world = World(
             up, {name: agent for name, agent in up.agents.items() if isinstance(agent, EmbeddedAgent)}, alice, bob, olga
