@@ -260,7 +260,7 @@ class Window:
     def found(self, messages: int, now: datetime) -> None:
         """The broker's figure, just fetched."""
         self.messages = messages
-        while self._sent and (now - self._sent[0][0]) > timedelta(seconds=self.lag_s):
+        while self._sent and now - self._sent[0][0] >= timedelta(seconds=self.lag_s):
             self._sent.popleft()
 
     def sent(self, count: int, now: datetime) -> None:

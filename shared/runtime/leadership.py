@@ -27,6 +27,7 @@ class Leadership:
         self._succeeds = instance
         self._ttl_s = ttl_s
         self._lease: Lease | None = None
+        self._taken: Lease | None = None
         self._held = asyncio.Event()
 
     async def run(self) -> None:
@@ -64,15 +65,16 @@ class Leadership:
             raise Unavailable(lost.what, code="lease_lost") from lost
 
     async def give_back(self) -> None:
-        """Let another copy take over at once."""
-        if self._lease is not None:
-            await self._store.release_lease(self._lease)
+        """Let another copy take over at once. Called when `run` has ended, in the order of a stop."""
+        if self._taken is not None:
+            await self._store.release_lease(self._taken)
             self._note(None)
 
     def _note(self, lease: Lease | None) -> None:
         if (lease is None) != (self._lease is None):
             log.info("leading" if lease else "standing_by", lease=self._name, holder=self._holder)
         self._lease = lease
+        self._taken = lease or self._taken
         if lease is None:
             self._held.clear()
         else:

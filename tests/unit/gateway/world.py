@@ -85,6 +85,7 @@ class AuthDouble:
         self.refusals: dict[str, str] = {}
         self.refuse: Callable[[int], bool] = lambda index: False
         self.context_questions = 0
+        self.remembered_questions: list[int] = []
         self.grant_questions: list[int] = []
         self.hold: asyncio.Event | None = None
         self.app = FastAPI()
@@ -110,12 +111,12 @@ class AuthDouble:
     async def remembered(self, request: RememberedRequest) -> RememberedAnswer:
         """As `contexts` have them now; `refusals` are by subject, client or token id."""
         self._present()
-        known = {context.principal: context for context in self.contexts.values()}
+        self.remembered_questions.append(len(request.bearers))
         answers = []
         for bearer in request.bearers:
             words = (bearer.principal.subject, bearer.client, bearer.token_id)
             refusal = next((self.refusals[word] for word in words if word in self.refusals), "")
-            found = next((each for each in known.values() if _same(each.principal, bearer.principal)), None)
+            found = next((each for each in self.contexts.values() if _same(each.principal, bearer.principal)), None)
             held = () if found is None or refusal else found.memberships
             verbs = frozenset() if found is None or refusal else found.platform_verbs
             answers.append(Remembered(memberships=held, platform_verbs=verbs, refusal=refusal))
