@@ -25,6 +25,7 @@ from bench import (
     idling,
     profiling,
     reading,
+    real,
     results,
     submitting,
     telling,
@@ -42,7 +43,10 @@ BENCHES: Final[dict[str, Callable[[bool], list[Result]]]] = {
     "hide": hiding.measure,
     "idle": idling.measure,
     "auth": authorising.measure,
+    "real": real.measure,
 }
+ALONE: Final = frozenset({"real"})
+"""Measured only when asked for by name: they need more than this project, or long."""
 OUT: Final = Path(__file__).parent / "results.json"
 DOCUMENT: Final = Path(__file__).parents[1] / "docs" / "figures.md"
 
@@ -62,7 +66,7 @@ def main() -> int:
     unknown = sorted(set(given.names) - set(BENCHES))
     if unknown:
         parser.error(f"no such measurement: {', '.join(unknown)}; there are {', '.join(BENCHES)} and profile")
-    measured, failed = _measured(given.names or list(BENCHES), given.quick)
+    measured, failed = _measured(given.names or [name for name in BENCHES if name not in ALONE], given.quick)
     print(results.table(measured))
     out = given.out or (None if given.quick else OUT)
     if out is not None:

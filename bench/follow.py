@@ -8,6 +8,7 @@ Times are noted when bytes arrive here: the 202 of each job, each event of the S
 
 import asyncio
 import json
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -34,6 +35,8 @@ class Following:
     seconds: float
     body: str
     agents: list[str] = field(default_factory=list)
+    agent_tokens: list[str] = field(default_factory=list)
+    agent_ca: str = ""
     settle_s: float = 30.0
 
 
@@ -60,7 +63,11 @@ async def run(what: Following) -> dict[str, Any]:
         asyncio.TaskGroup() as group,
     ):
         reading = [group.create_task(_events(client, noted), name="sse")]
-        reading += [group.create_task(_agent(address, noted), name=address) for address in what.agents]
+        tokens = what.agent_tokens or [""] * len(what.agents)
+        reading += [
+            group.create_task(_agent(address, token, what.agent_ca, noted), name=address)
+            for address, token in zip(what.agents, tokens, strict=True)
+        ]
         await asyncio.sleep(0.5)
         start = time.perf_counter()
         await _submit(client, what, noted, start)
@@ -117,12 +124,16 @@ def _note_event(noted: Noted, kind: str, data: dict[str, Any], at: float) -> Non
         noted.told.setdefault((id, kind[8:]), at)
 
 
-async def _agent(address: str, noted: Noted) -> None:
+async def _agent(address: str, token: str, ca_file: str, noted: Noted) -> None:
     """The site's own event stream, as its Nomad API gives it."""
+    url, asked = f"{address}/v1/event/stream", {"topic": "Allocation", "index": "0", "namespace": "*"}
+    headers = {"X-Nomad-Token": token} if token else {}
+    verify = ssl.create_default_context(cafile=ca_file) if ca_file else True
     async with (
-        httpx.AsyncClient(timeout=None, trust_env=False) as client,
-        client.stream("GET", f"{address}/v1/event/stream", params={"topic": "Allocation", "index": 0}) as response,
+        httpx.AsyncClient(timeout=None, trust_env=False, verify=verify, headers=headers) as client,
+        client.stream("GET", url, params=asked) as response,
     ):
+        response.raise_for_status()
         async for at, line in _lines(response):
             for event in json.loads(line).get("Events") or [] if line else []:
                 allocation = event["Payload"]["Allocation"]

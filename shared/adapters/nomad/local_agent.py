@@ -86,7 +86,13 @@ class LocalRegion:
         file.touch(mode=0o600)
         file.write_text(secret)
 
-    def _caller(self) -> httpx2.AsyncClient:
+    @property
+    def token(self) -> str:
+        """The operator's management token; empty without ACLs."""
+        return self._token
+
+    def caller(self) -> httpx2.AsyncClient:
+        """A client with the operator's rights."""
         headers = {"X-Nomad-Token": self._token} if self._token else {}
         return httpx2.AsyncClient(
             base_url=self.address, trust_env=False, timeout=5.0, verify=self._context or True, headers=headers
@@ -111,7 +117,7 @@ class LocalRegion:
     async def _end_jobs(self) -> None:
         """Stop every job and wait, for a while, until no task of theirs runs."""
         with contextlib.suppress(httpx2.HTTPError, TimeoutError):
-            async with self._caller() as client:
+            async with self.caller() as client:
                 for job in (await client.get("/v1/jobs", params={"namespace": "*"})).json():
                     params = {"namespace": job["Namespace"]}
                     await client.delete(f"/v1/job/{job['ID']}", params=params)
@@ -124,7 +130,7 @@ class LocalRegion:
 
     async def _until(self, path: str, good: Any) -> None:
         deadline = time.monotonic() + READY_S
-        async with self._caller() as client:
+        async with self.caller() as client:
             while time.monotonic() < deadline:
                 if self._processes[-1].returncode is not None:
                     raise Unavailable(f"nomad ended while starting:\n{self._last_words()}")
