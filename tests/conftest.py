@@ -33,6 +33,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--store", choices=("both", stores.SQLITE, stores.POSTGRES), default="both", help=__doc__)
     parser.addoption("--long", action="store_true", help="fault tests on real parts: for 60 s instead of some")
     parser.addoption("--all-points", action="store_true", help="crash tests: at every call instead of a sample of them")
+    parser.addoption(
+        "--crash-at", default="", help="crash tests: at this point alone, e.g. 'after bus.publish by x #2'"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -20,6 +20,7 @@ from tests.system.crash.oracle import END, MARKS, START, Wrong, doubled, lost
 from tests.system.crash.world import VO, Dead, World, unless_dead
 
 DEADLINE_S: Final = 60.0
+ASKED_S: Final = 5.0
 
 
 class Refused(Exception):
@@ -62,9 +63,8 @@ class Observed:
     kinds: set[str] = field(default_factory=set)
 
 
-async def walk(world: World, path: Path_, marks: Path) -> list[Wrong]:
-    """Walk a path over however many lives, then ask the witnesses."""
-    seen = Observed()
+async def walk(world: World, path: Path_, marks: Path, seen: Observed) -> list[Wrong]:
+    """Walk a path over however many lives, then ask the witnesses. `seen` is what the client learns meanwhile."""
     try:
         async with asyncio.timeout(DEADLINE_S):
             await _hand_in(world, path, marks, seen)
@@ -74,6 +74,22 @@ async def walk(world: World, path: Path_, marks: Path) -> list[Wrong]:
         return [lost(f"refused: {refused}")]
     except TimeoutError:
         return [lost(f"the job did not come to its end in {DEADLINE_S:g} s; heard of {sorted(seen.kinds)}")]
+
+
+async def history(world: World, marks: Path, seen: Observed) -> dict[str, Any]:
+    """Everything that each witness says of a walk, for those who look into what went wrong."""
+    told: dict[str, Any] = {"heard": [seen.final, seen.position, *sorted(seen.kinds)], "calls": _calls(world)}
+    told["runs"] = [str(run) for run in oracle.runs_of(marks)]
+    told["sites"] = [alloc.row for agent in world.agents.values() for alloc in agent.region.state.allocs.values()]
+    for what in ("", "/timeline", "/explain"):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ASKED_S):
+                told[f"job{what}"] = (await world.ask("GET", f"/v1/jobs/{seen.job_id}{what}")).text
+    return told
+
+
+def _calls(world: World) -> list[str]:
+    return [f"{number}. {call} #{count}" for number, (call, count) in enumerate(world.lives[0].calls, start=1)]
 
 
 async def _hand_in(world: World, path: Path_, marks: Path, seen: Observed) -> None:

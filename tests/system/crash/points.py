@@ -3,12 +3,31 @@
 import re
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from tests.system.crash.crashing import Point
 
 _ONLY_LOOKS: Final = re.compile(r"\.(read|read_long|ready|namespaces|listing) by ")
 """A crash around a call that changes nothing is mostly a crash between two others: taken last into a sample."""
+
+
+PARTS: Final = 12
+"""Of a run at all points: each a test of a few minutes, for as many processes as there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Points belong to parts by checksum: the same in every process, whatever calls it came by."""
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number + 1} of {self.of}"
+
+    def has(self, point: Point) -> bool:
+        return _checksum(point) % self.of == self.number
 
 
 def points_of(calls: Sequence[tuple[str, int]]) -> list[Point]:

@@ -11,7 +11,7 @@ class Tally:
     """`points` = crashes that happened; `of` = how many there could have been."""
 
     name: str
-    of: int
+    of: int = 0
     points: int = 0
     wrong: dict[str, list[Wrong]] = field(default_factory=dict)
 
