@@ -4,14 +4,10 @@ Handlers run inside one transaction, on the store's thread: load, let pure code 
 wait and never talk to a site.
 """
 
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
-
-import orjson
-from pydantic import ValidationError
 
 from services.scheduler import store
 from services.scheduler.decisions import AttemptSeen, Call, CancelAsked, Registered, StopStray
@@ -19,7 +15,7 @@ from services.scheduler.keeping import Keeper
 from services.scheduler.records import Outcome
 from shared.contracts import events
 from shared.contracts.commands import CancelJob, Command, CordonSite, SubmitJob, UncordonSite
-from shared.contracts.envelope import Envelope, Message
+from shared.contracts.envelope import Envelope
 from shared.contracts.events import (
     AttemptEnded,
     AttemptEvent,
@@ -216,28 +212,3 @@ HANDLERS: Final[Mapping[type[Command] | type[Event], ContextHandler]] = {
 def bound(context: Context) -> dict[type, Handler]:
     """The table as the consumer takes it."""
     return {kind: partial(handler, context) for kind, handler in HANDLERS.items()}
-
-
-def reject_dead_letter(context: Context, unit: Unit, message: Message, reason: str) -> None:
-    """A command was set aside. A SubmitJob among them ends its job, unless that job is known by another message."""
-    if not message.type.startswith(f"eu.serai.{SubmitJob.kind}."):
-        return
-    command = _readable(message)
-    if command is None:
-        log.error("unreadable_submit", id=message.id, reason=reason)
-    elif not store.known(unit.connection, command.job_id):
-        why = because(ReasonCode.DEAD_LETTERED, f"The request could not be handled: {reason[:500]}")
-        context.keeper.reject(unit, command, why)
-
-
-def _readable(message: Message) -> SubmitJob | None:
-    """The command, with fields that we do not know left out."""
-    with contextlib.suppress(ValidationError):
-        return SubmitJob.model_validate_json(message.body)
-    try:
-        known = {name: value for name, value in orjson.loads(message.body).items() if name in SubmitJob.model_fields}
-        spec = known["spec"]
-        bare = {"name": spec["name"], "vo": spec["vo"], "command": ["-"]}
-        return SubmitJob.model_validate(known | {"spec": bare})
-    except (ValidationError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-        return None

@@ -4,7 +4,7 @@ import random
 from collections.abc import Mapping
 from functools import partial
 
-from services.scheduler import api, handlers, queue_store, retry
+from services.scheduler import api, dead_letters, handlers, queue_store, retry
 from services.scheduler.authorising import Authorising, Verifier
 from services.scheduler.deadlines import Graces
 from services.scheduler.handlers import Context
@@ -93,7 +93,7 @@ class Parts:
         table = handlers.bound(self.context)
         self.commands = Consumer(
             bus, SCHEDULER_COMMANDS, self.transactions, table, prefetch=settings.prefetch,
-            authorise=authorising.command, on_dead_letter=partial(handlers.reject_dead_letter, self.context),
+            authorise=authorising.command, on_dead_letter=partial(dead_letters.reject, self.context),
         )  # fmt: skip
         self.reports = Consumer(bus, SCHEDULER_REPORTS, self.transactions, table, prefetch=settings.prefetch)
         self.leader = Leader(self.transactions, settings.instance, settings.lease_s)

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import httpx2
 
@@ -300,7 +300,8 @@ def _merged(overrides: Overrides) -> dict[str, dict[str, Any]]:
 @asynccontextmanager
 async def a_world(
     folder: Path, *sites: Mapping[str, Any], mock: bool = True, end_tasks: bool = True, around: Around = as_it_is,
-    apps: Around = as_it_is, agents: Mapping[str, Agent] | None = None, **overrides: Mapping[str, Any],
+    apps: Around = as_it_is, agents: Mapping[str, Agent] | None = None, bus: Literal["embedded", "amqp"] = "embedded",
+    **overrides: Mapping[str, Any],
 ) -> AsyncIterator[World]:  # fmt: skip
     """A platform of these sites (one, `prague`, when none is named) with its people signed in. `overrides` are settings
     by service. Started again on the same folder, it goes on with what it had. `agents`, one for each site, run already.
@@ -310,6 +311,7 @@ async def a_world(
     file.write_text(json.dumps(described))
     settings = EmbeddedSettings(
         data=folder / "data", sites=file, port=_gateway_port(), mock=mock, health_interval_s=0.1, end_tasks=False,
+        bus=bus,
     )  # fmt: skip
     _give_ports(settings.data, [site["name"] for site in described])
     async with AsyncExitStack() as stack:

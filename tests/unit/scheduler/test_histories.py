@@ -1,8 +1,10 @@
 """Histories of whole jobs through the whole service: given these messages, when this one comes, then that happens."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -416,6 +418,53 @@ async def test_a_command_with_another_body_than_was_granted_is_never_executed(wo
     (letter,) = await world.bus.dead_letters(SCHEDULER_COMMANDS)
     assert letter.reason.startswith("grant_invalid")
     assert world.engines["prague"].orders == []
+
+
+LATER = "eu.serai.job.submit.v9"
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"body": b"\x00\xff no JSON"}, "undecodable"),
+        ({"body": b"[]"}, "undecodable"),
+        ({"body": b"{}"}, "undecodable"),
+        ({"body": b'{"job": {"of": "a later release"}}', "type": LATER}, "version 9"),
+        ({"type": "eu.serai.job.summit.v1"}, "unknown message type"),
+    ],
+    ids=["bytes", "list", "empty", "later version", "type"],
+)
+async def test_a_submission_that_cannot_be_read_ends_its_job_by_what_its_grant_says(
+    world: World, changed: dict[str, Any], why: str
+) -> None:
+    job = a_job()
+    sent = world.message(job, job.owner, job.spec.vo, str(job.job_id))
+    await world.bus.publish([replace(sent, **changed)])
+    ended = await world.until_state(job.job_id, S.REJECTED)
+    assert (ended.vo, ended.owner, ended.sequence) == (job.spec.vo, job.owner, 1)
+    assert ended.reason is not None and ended.reason.code == "dead_lettered" and why in ended.reason.message
+    (letter,) = await world.bus.dead_letters(SCHEDULER_COMMANDS)
+    assert letter.message.body == changed.get("body", sent.body)
+
+
+@pytest.mark.parametrize("lost", ["ce-subject", "x-grant"])
+async def test_a_submission_that_says_of_no_job_hurts_nobody_else(world: World, lost: str) -> None:
+    job = a_job()
+    sent = world.message(job, job.owner, job.spec.vo, str(job.job_id))
+    await world.bus.publish([replace(sent, body=b"?", headers={**sent.headers, lost: "?"})])
+    await world.submit(job)
+    await world.until_state(job.job_id, S.PLACED)
+    assert len(await world.bus.dead_letters(SCHEDULER_COMMANDS)) == 1
+
+
+async def test_an_unreadable_submission_cannot_end_a_job_that_is_known(world: World) -> None:
+    job = a_job()
+    await world.submit(job)
+    await world.until_state(job.job_id, S.PLACED)
+    sent = world.message(job, job.owner, job.spec.vo, str(job.job_id))
+    await world.bus.publish([replace(sent, id="another", body=b"?")])
+    await world.settled()
+    assert world.states(job.job_id) == ["queued", "placed"]
 
 
 async def test_a_forged_submission_cannot_end_a_job_that_is_known(world: World) -> None:
