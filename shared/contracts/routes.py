@@ -67,11 +67,12 @@ READERS: Final[dict[type[Event], tuple[Queue | Stream, ...]]] = {
 class Access:
     """What one user of the bus does there, and may do: a broker's permissions are made from it.
 
-    `publishes`: (exchange, patterns of routing keys). `consumes` brings the right to retry and to set aside;
-    `keeps_dead` the right to look at dead letters and to replay them.
+    `publishes`: (exchange, patterns of routing keys); `feeds`: the streams that this ends in. `consumes` brings the
+    right to retry and to set aside; `keeps_dead` the right to look at dead letters and to replay them.
     """
 
     publishes: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    feeds: tuple[Stream, ...] = ()
     consumes: tuple[Queue, ...] = ()
     reads: tuple[Stream, ...] = ()
     keeps_dead: tuple[Queue, ...] = ()
@@ -80,20 +81,27 @@ class Access:
 ACCESS: Final[dict[str, Access]] = {
     "gateway": Access(publishes=((COMMANDS_EXCHANGE, ("job.*", "site.*")),), reads=(EVENT_LOG,)),
     "scheduler": Access(
-        publishes=((EVENTS_EXCHANGE, ("vo.*.job.*",)),), consumes=(SCHEDULER_COMMANDS, SCHEDULER_REPORTS)
+        publishes=((EVENTS_EXCHANGE, ("vo.*.job.*",)),),
+        feeds=(EVENT_LOG,),
+        consumes=(SCHEDULER_COMMANDS, SCHEDULER_REPORTS),
     ),
     "monitor": Access(
         publishes=(
             (EVENTS_EXCHANGE, ("vo.*.attempt.*", "vo.*.site.*", "site.*.*")),
             (REPORTS_EXCHANGE, ("vo.*.attempt.*", "site.*.*")),
-        )
+        ),
+        feeds=(EVENT_LOG,),
     ),
     "operator": Access(keeps_dead=QUEUES),
 }
 """Who may do what on the bus. `operator` is who looks after dead letters. Auth is not on the bus."""
 
 EVERYTHING: Final = Access(
-    publishes=tuple((exchange, ("#",)) for exchange in EXCHANGES), consumes=QUEUES, reads=STREAMS, keeps_dead=QUEUES
+    publishes=tuple((exchange, ("#",)) for exchange in EXCHANGES),
+    feeds=STREAMS,
+    consumes=QUEUES,
+    reads=STREAMS,
+    keeps_dead=QUEUES,
 )
 """For one user that all services share: the embedded platform, and brokers that serve nobody else."""
 

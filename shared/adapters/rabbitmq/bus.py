@@ -57,7 +57,7 @@ class AmqpBus:
         self._clock = clock
         self._publishing = Link(url, "serai publish")
         self._consuming = Link(url, "serai consume")
-        self._publisher = Publisher(self._publishing)
+        self._publisher = Publisher(self._publishing, topology.fed_by(access))
         self._subscriptions: set[Subscription] = set()
         self._closed = False
 
@@ -73,7 +73,7 @@ class AmqpBus:
         async with self._consuming.channel("look at the topology") as channel, asyncio.timeout(CALL_S):
             for name in topology.exchanges_of(self._access):
                 await channel.declare_exchange(name, passive=True)
-            for name in topology.queues_of(self._access):
+            for name in dict.fromkeys((*topology.queues_of(self._access), *topology.fed_by(self._access))):
                 await channel.declare_queue(name, passive=True)
 
     # -- publishing -----------------------------------------------------------------------------------------------

@@ -51,11 +51,15 @@ def all_permissions(access: Mapping[str, Access] = routes.ACCESS) -> tuple[Permi
 
 
 def permissions(name: str, access: Access) -> Permissions:
-    """What `access` needs and nothing more."""
+    """What `access` needs and nothing more.
+
+    To look whether a stream is there takes any right to it (4.2.7 and 4.3.1; before 4.2.6 none). To write is the one
+    that permits nothing else: nobody publishes to a queue but through an exchange.
+    """
     return Permissions(
         user=user_of(name),
         configure=NOTHING,
-        write=_one_of(map(re.escape, topology.exchanges_of(access))),
+        write=_one_of(map(re.escape, (*topology.exchanges_of(access), *topology.fed_by(access)))),
         read=_one_of(map(re.escape, topology.queues_of(access))),
         topics=tuple((exchange, _one_of(map(_key_pattern, keys))) for exchange, keys in access.publishes),
     )

@@ -12,7 +12,7 @@ from aiormq.abc import ConfirmationFrameType
 from pamqp.commands import Basic
 
 from shared.adapters.rabbitmq import wire
-from shared.adapters.rabbitmq.connections import Link, close_channel
+from shared.adapters.rabbitmq.connections import CALL_S, Link, close_channel
 from shared.adapters.rabbitmq.failures import translated
 from shared.contracts.envelope import Message
 from shared.errors import Unavailable
@@ -33,10 +33,15 @@ class Parcel(NamedTuple):
 
 
 class Publisher:
-    """Many at a time may publish; each batch keeps its order."""
+    """Many at a time may publish; each batch keeps its order.
 
-    def __init__(self, link: Link) -> None:
+    A broker that has just started serves before it has opened its streams, and meanwhile confirms what is routed to
+    one and lets it fall (3.10). So nothing is published on a new channel before the streams in `fed` are there.
+    """
+
+    def __init__(self, link: Link, fed: Sequence[str]) -> None:
         self._link = link
+        self._fed = tuple(fed)
         self._channel: AbstractChannel | None = None
         self._opening = asyncio.Lock()
         self._counter = count()
@@ -83,8 +88,19 @@ class Publisher:
     async def _open(self) -> AbstractChannel:
         async with self._opening:
             if self._channel is None or self._channel.is_closed:
-                self._channel = await self._link.open_channel(returns=True)
+                self._channel = await self._ready_channel()
             return self._channel
+
+    async def _ready_channel(self) -> AbstractChannel:
+        channel = await self._link.open_channel(returns=True)
+        try:
+            async with asyncio.timeout(CALL_S):
+                for name in self._fed:
+                    await channel.declare_queue(name, passive=True)
+        except BaseException:
+            await close_channel(channel)
+            raise
+        return channel
 
     async def _drop(self, channel: AbstractChannel) -> None:
         """Forget a channel whose confirms nobody waits for any more."""

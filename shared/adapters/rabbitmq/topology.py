@@ -76,6 +76,12 @@ def queues_of(access: Access) -> tuple[str, ...]:
     )
 
 
+def fed_by(access: Access) -> tuple[str, ...]:
+    """The streams that something published by this access ends in."""
+    dead = (dead_of(queue) for queue in (*access.consumes, *access.keeps_dead))
+    return tuple(dict.fromkeys((*(stream.name for stream in access.feeds), *dead)))
+
+
 async def _declare_exchanges(channel: AbstractChannel, queues: Sequence[Queue], streams: Sequence[Stream]) -> None:
     for name in sorted({queue.exchange for queue in queues} | {stream.exchange for stream in streams}):
         await channel.declare_exchange(name, "topic", durable=True)

@@ -127,7 +127,7 @@ class RabbitUnderTest(BusUnderTest):
 
     @property
     def access(self) -> Access:
-        return Access(((self.queue.exchange, ("#",)),), self.queues, (self.log,), self.queues)
+        return Access(((self.queue.exchange, ("#",)),), (self.log,), self.queues, (self.log,), self.queues)
 
     def through(self, proxy: Proxy, **query: str) -> None:
         """Reach the broker through a proxy from now on."""

@@ -29,11 +29,6 @@ WRITTEN_DOWN_S = 6.0
 """Until then a 3.10 may forget, when it is killed, where a new stream is (docs/rabbitmq.md)."""
 
 
-@pytest.mark.xfail(
-    strict=False,
-    raises=TimeoutError,
-    reason="open: on a busy machine a consumer or reader sometimes does not come to the end within 40 s of the restart",
-)
 async def test_a_broker_that_is_killed_while_messages_flow_loses_none(broker: Broker) -> None:
     async with a_rabbit(broker.url) as given:
         given.url = given.direct

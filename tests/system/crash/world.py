@@ -27,7 +27,7 @@ SITES: Final = f"""
 - {{name: lyon, country: FR, vos: [{VO}], cores: 4, memory_mib: 2048}}
 """
 FIRST_PORT: Final = 23_000
-READY_S: Final = 40.0
+READY_S: Final = 120.0
 QUICK: Final[Mapping[str, Mapping[str, Any]]] = {
     "scheduler": {
         "lease_s": 0.5, "tick_s": 0.25, "retry_first_s": 0.05, "retry_most_s": 0.1, "call_first_s": 0.05,
