@@ -39,7 +39,7 @@ class Publisher:
     one and lets it fall (3.10). So nothing is published on a new channel before the streams in `fed` are there.
     """
 
-    def __init__(self, link: Link, fed: Sequence[str]) -> None:
+    def __init__(self, link: Link, fed: Sequence[str] = ()) -> None:
         self._link = link
         self._fed = tuple(fed)
         self._channel: AbstractChannel | None = None
