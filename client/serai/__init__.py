@@ -1,6 +1,7 @@
 """Serai's client: hand in jobs to a Serai platform and follow them, from Python or the shell (`serai`)."""
 
 from serai.client import Serai
+from serai.connecting import connect
 from serai.errors import BadJobFile, ClientError, Fault, NotUnderstood, Problem, Unreachable, WaitTimedOut
 from serai.values import Event, Gap, Job
 
@@ -16,4 +17,5 @@ __all__ = [
     "Serai",
     "Unreachable",
     "WaitTimedOut",
+    "connect",
 ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -57,11 +58,12 @@ def login(
     if token_stdin:
         found = Login(one_word(sys.stdin.read(), "standard input"))
     else:
-        found = asyncio.run(signing_in.signed_in(here, screen, url, user, issuer, browser=not no_browser))
+        found = asyncio.run(signing_in.signed_in(here, screen, user, issuer, browser=not no_browser))
     me, where = asyncio.run(_kept(here, url, found))
     if screen.json:
         screen.line_of_json(me)
     _welcome(screen, url, me, where)
+    asyncio.run(_tell_what_is_missing(here, screen, me))
     for name in STRONGER:
         if here.environment.get(name):
             screen.say(f"{name} is set and wins over this; `unset {name}` to use the new sign-in", "yellow")
@@ -73,7 +75,7 @@ async def _kept(here: Session, url: str, found: Login) -> tuple[Json, str]:
         me = await serai.whoami()
     logins = here.logins()
     async with logins.lock(here.pace):
-        where = logins.keep(url, signing_in.of(found, user=_name(me)))
+        where = logins.keep(url, replace(found, user=_name(me)))
     return me, where
 
 
@@ -81,14 +83,18 @@ def _welcome(screen: Screen, url: str, me: Json, where: str) -> None:
     vos = ", ".join(f"{each['vo']} ({each['role']})" for each in me["memberships"])
     screen.say(f"signed in at {url} as {_name(me)}; VOs: {vos or 'none'}", "green")
     screen.say(f"kept {where}")
-    if not vos and not me.get("platform_roles"):
-        screen.say(NO_VO, "yellow")
 
 
-NO_VO = (
-    "You are in no VO that this platform knows of, so you cannot hand in jobs yet: ask a manager of your VO to take "
-    "you in, then `serai login` again."
-)
+async def _tell_what_is_missing(here: Session, screen: Screen, me: Json) -> None:
+    """To somebody who can do nothing here: what is missing, and where it is asked for."""
+    if me["memberships"] or me.get("platform_roles"):
+        return
+    issuer = next((each for each in await here.issuers() if each.url == me["principal"]["issuer"]), None)
+    where = f" ({issuer.join_url})" if issuer and issuer.join_url else ""
+    screen.say(
+        "You are in no VO that this platform knows of, so you cannot hand in jobs yet: ask a manager of your VO to "
+        f"take you in{where}, then `serai login` again.", "yellow",
+    )  # fmt: skip
 
 
 def _name(me: Json) -> str:
@@ -147,7 +153,6 @@ def whoami(context: typer.Context, output: Output = Format.TABLE) -> None:
     rows = [(each["vo"], each["role"], ", ".join(each["verbs"])) for each in me["memberships"]]
     if rows or screen.json:
         screen.data(me, Grid.of(("VO", "ROLE", "MAY"), rows))
-    elif not me.get("platform_roles"):
-        screen.say(NO_VO, "yellow")
+    asyncio.run(_tell_what_is_missing(here, screen, me))
     if here.token_from:
         screen.say(f"by the token of {here.token_from}")

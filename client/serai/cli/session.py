@@ -9,16 +9,14 @@ from typing import Annotated, Final, TypeVar
 import httpx2
 import typer
 
-from serai import settings
+from serai import connecting, settings
 from serai.cli.screen import Format, Screen
 from serai.client import Serai
-from serai.errors import Problem
+from serai.errors import BadSettings, Problem
 from serai.settings import Settings
-from serai.signin import bearers
-from serai.signin.issuers import Issuer, issuers_of
+from serai.signin.issuers import Issuer
 from serai.signin.logins import Logins
-from serai.signin.renewing import KeptLogin
-from serai.wire import Bearer, Pace
+from serai.wire import Pace
 
 T = TypeVar("T")
 
@@ -47,8 +45,11 @@ class Session:
 
     @property
     def url(self) -> str:
-        """The address in use, for messages."""
-        return self.asked_url or self.environment.get("SERAI_URL") or settings.DEFAULT_URL
+        """The address in use, for messages; also when the settings cannot be read."""
+        try:
+            return self.settings().url
+        except BadSettings:
+            return self.asked_url or self.environment.get("SERAI_URL") or settings.DEFAULT_URL
 
     def settings(self) -> Settings:
         """The settings that hold. Raises BadSettings."""
@@ -62,26 +63,14 @@ class Session:
         chosen = self.settings()
         return Logins(chosen.folder, keyring=chosen.keyring)
 
-    def bearer(self, url: str) -> Bearer | None:
-        """Where this command's tokens come from; `token_from` says it in a word. Raises BadSettings."""
-        logins = self.logins()
-        source = bearers.given(self.environment, url)
-        if source is None and logins.of(url) is not None:
-            source = KeptLogin(logins, url, self.pace, self.transport), ""
-        if source is None:
-            source = bearers.found(self.environment, url, lambda: self.issuers(url))
-        bearer, self.token_from = source or (None, "")
-        return bearer
-
-    async def issuers(self, url: str) -> list[Issuer]:
+    async def issuers(self) -> list[Issuer]:
         """The issuers that the gateway names."""
-        async with Serai(url, transport=self.transport, pace=self.pace) as serai:
-            return issuers_of(await serai.root())
+        return await connecting.issuers_at(self.settings().url, self.pace, self.transport)
 
     def ask(self, question: Callable[[Serai], Awaitable[T]]) -> T:
         """The answer of one conversation with the gateway; Ctrl-C cancels it and closes the connection."""
         chosen, screen = self.settings(), self.screen(Format.TABLE)
-        bearer = self.bearer(chosen.url)
+        bearer, self.token_from = connecting.bearer_of(chosen, self.environment, self.pace, self.transport)
 
         async def conversation() -> T:
             async with Serai(

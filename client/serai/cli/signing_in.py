@@ -1,9 +1,9 @@
 """What a person sees while signing in: which issuer, the link and the code, and that nothing is left to do but wait."""
 
 import sys
+import threading
 import webbrowser
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import timedelta
 
 import typer
@@ -17,11 +17,9 @@ from serai.signin.logins import Login
 from serai.signin.oauth import Endpoints, OAuth, Started, Tokens
 
 
-async def signed_in(
-    here: Session, screen: Screen, url: str, user: str | None, wanted: str | None, *, browser: bool
-) -> Login:
+async def signed_in(here: Session, screen: Screen, user: str | None, wanted: str | None, *, browser: bool) -> Login:
     """A sign-in as the person chooses it. Raises NoWayIn, Unreachable, IssuerRefused, BadParameter."""
-    issuers = await here.issuers(url)
+    issuers = await here.issuers()
     issuer = named(issuers, wanted) if wanted else None
     if user is not None:
         return await _as_demo_user(here, screen, issuer or development_issuer(issuers), user)
@@ -33,11 +31,6 @@ async def signed_in(
     raise NoWayIn(f"the platform names no client with which one could sign in at {issuer} from here").then(
         "get an access token there, then: `export SERAI_TOKEN=<token>` or `serai login --token-stdin`"
     )
-
-
-def of(found: Login, *, user: str) -> Login:
-    """The sign-in with the name that the platform knows."""
-    return replace(found, user=user)
 
 
 def _chosen(issuers: Sequence[Issuer]) -> Issuer:
@@ -68,7 +61,7 @@ async def _by_device_flow(here: Session, screen: Screen, issuer: Issuer, client_
         started = await oauth.start(at, client_id, issuer.scopes, issuer.audience)
         _show(screen, issuer, started)
         if browser and may_open_browser(here.environment, sys.platform, terminal=sys.stderr.isatty()):
-            webbrowser.open(started.complete_uri or started.uri)
+            _open_browser(started.complete_uri or started.uri)
         tokens = await device_flow.wait(
             lambda: oauth.finish(at, client_id, started, issuer.audience), started, client_id, here.pace,
             lambda words: screen.say(words, "yellow"),
@@ -90,6 +83,11 @@ def _show(screen: Screen, issuer: Issuer, started: Started) -> None:
     screen.say(f"Waiting; the code is good for {minutes} min. Ctrl-C gives up.")
     if issuer.gives_demo_tokens:
         screen.say("(A demo user needs no browser: `serai login --user alice`.)")
+
+
+def _open_browser(link: str) -> None:
+    """Beside us: some browsers are only back when they are closed."""
+    threading.Thread(target=webbrowser.open, args=(link,), name="browser", daemon=True).start()
 
 
 def may_open_browser(environment: Mapping[str, str], platform: str, *, terminal: bool) -> bool:

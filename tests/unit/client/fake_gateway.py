@@ -92,6 +92,7 @@ class FakeGateway:
     refusals: dict[str, Response] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     page: int = 100
+    vouches: str = "http://issuer"
     memberships: list[Json] = field(default_factory=lambda: [{"vo": VO, "role": "manager", "verbs": ["job.submit"]}])
     issuers: list[Json] = field(default_factory=lambda: [dict(DEMO_ISSUER)])
 
@@ -149,7 +150,7 @@ class FakeGateway:
         return JSONResponse({"access_token": TOKEN, "expires_in": 3600})
 
     async def whoami(self, request: Request) -> Response:
-        principal = {"issuer": "http://issuer", "subject": "alice", "name": "Alice"}
+        principal = {"issuer": self.vouches, "subject": "alice", "name": "Alice"}
         return JSONResponse({"principal": principal, "memberships": self.memberships, "platform_roles": []})
 
     async def schema(self, request: Request) -> Response:

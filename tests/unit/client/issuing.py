@@ -59,6 +59,7 @@ class AnyToken(FakeGateway):
             "scopes": ["openid", "offline_access"],
         }]  # fmt: skip
         self.void: set[str] = set()
+        self.vouches = ISSUER
         self.closed = False
 
     def accepts(self, authorization: str | None) -> bool:

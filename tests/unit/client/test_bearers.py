@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from serai.cli.session import Session
+from serai import settings
+from serai.connecting import bearer_of
 from serai.errors import BadSettings, ClientError, NoWayIn
 from serai.signin.logins import Login, Logins
 from serai.wire import Bearer
@@ -26,9 +27,8 @@ Answers = Mapping[str, Mapping[str, Any] | bytes]
 def bearer(folder: Path, url: str = GATEWAY, **environment: str) -> tuple[Bearer | None, str]:
     """What a command would send, and where it says that it comes from."""
     here = {"SERAI_CONFIG_DIR": str(folder), "SERAI_KEYRING": "off", "TMPDIR": str(folder), **environment}
-    session = Session(here, Network({8080: AnyToken().app}), a_pace(Time()))
-    session.asked_url = url
-    return session.bearer(url), session.token_from
+    chosen = settings.read(here, url=url)
+    return bearer_of(chosen, here, a_pace(Time()), Network({8080: AnyToken().app}))
 
 
 async def token(folder: Path, url: str = GATEWAY, **environment: str) -> str | None:

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from serai import cli
+from serai.cli.signing_in import may_open_browser
 from tests.unit.client.builders import NOON, a_pace
 from tests.unit.client.fake_gateway import problem
 from tests.unit.client.issuing import GATEWAY, ISSUER, AnyToken, Network, PersonsTime, an_issuer
@@ -108,6 +109,23 @@ def test_with_json_the_link_is_data_for_another_program(world: World) -> None:
     assert shown[0]["verification_uri_complete"].startswith(f"{ISSUER}/device?user_code=")
 
 
+@pytest.mark.parametrize(
+    ("environment", "platform", "terminal", "opened"),
+    [
+        ({"DISPLAY": ":0"}, "linux", True, True),
+        ({"WAYLAND_DISPLAY": "wayland-0"}, "linux", True, True),
+        ({}, "darwin", True, True),
+        ({}, "linux", True, False),
+        ({"DISPLAY": ":0"}, "linux", False, False),
+        ({"DISPLAY": ":0", "SSH_CONNECTION": "1.2.3.4 5 6.7.8.9 22"}, "linux", True, False),
+    ],
+)
+def test_a_browser_is_opened_only_where_somebody_would_see_it(
+    environment: dict[str, str], platform: str, terminal: bool, opened: bool
+) -> None:
+    assert may_open_browser(environment, platform, terminal=terminal) is opened
+
+
 def test_who_refuses_on_the_page_is_not_signed_in(world: World) -> None:
     code, _, err = world.serai("login", does=lambda: world.answer("refuse"))
     assert code == 77 and "refused on the issuer's page" in err
@@ -170,9 +188,9 @@ def test_the_environments_token_wins_and_login_says_so(world: World) -> None:
 
 
 def test_who_is_in_no_vo_is_told_what_is_missing(world: World) -> None:
-    world.gateway.memberships = []
+    world.gateway.memberships, world.gateway.issuers[0]["join_url"] = [], "https://registry.example.org/join"
     code, _, err = world.serai("login", "--user", "alice")
-    assert code == 0 and "You are in no VO" in err and "ask a manager of your VO" in err
+    assert code == 0 and "You are in no VO" in err and "take you in (https://registry.example.org/join)" in err
     assert "You are in no VO" in world.serai("whoami")[2]
 
 
