@@ -36,6 +36,7 @@ from shared.contracts.policies import Policy, demand_of
 from shared.contracts.suspensions import Suspended, Suspension, TrustState
 from shared.job import JobSpec
 from shared.runtime.clock import system_clock
+from shared.runtime.service_identity import Identity, private_key
 
 ISSUER: Final = "https://issuer.invalid/realms/community"
 ENTITLEMENTS: Final = 20
@@ -202,7 +203,7 @@ def _granted_ms(up: Up, data: Path, seconds: float) -> float:
         "demand": demand_of(JobSpec(name="job", vo=jobs.VO, command=("/bin/true",))).model_dump(mode="json"),
     }  # fmt: skip
     asked = json.dumps({"token": up.token(), "items": [item]})
-    headers = {"Authorization": f"Bearer {kept['service_token']}"}
+    headers = Identity("gateway", private_key(kept["service_keys"]["gateway"][0])).headers("auth")
     url = f"http://127.0.0.1:{kept['ports']['auth']}/internal/grants"
     return float(_loaded(Load(url, 1, seconds, "POST", headers, asked), "200")["p50_ms"])
 

@@ -157,6 +157,18 @@ def asyncapi() -> None:
     print(documents.asyncapi(), end="")
 
 
+@app.command("service-keys")
+def service_keys() -> None:
+    """Make a key for each service, by which they know each other: lines for their environments."""
+    from shared.runtime.service_identity import SERVICES, made_key
+
+    pairs = {service: made_key() for service in SERVICES}
+    print("# The same for every service:")
+    print("SERAI_SERVICE_KEYS=" + ",".join(f"{service}={public}" for service, (_, public) in pairs.items()))
+    for service, (private, _) in pairs.items():
+        print(f"# Secret, for {service} alone:\nSERAI_SERVICE_KEY={private}")
+
+
 @app.command()
 def settings() -> None:
     """Print every setting with its default, unit and reason."""

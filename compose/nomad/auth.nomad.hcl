@@ -123,7 +123,8 @@ job "serai-auth" {
         env         = true
         data        = <<-EOF
           {{- with nomadVar "nomad/jobs/serai-auth" }}
-          SERAI_SERVICE_TOKEN={{ .service_token }}
+          SERAI_SERVICE_KEY={{ .service_key }}
+          SERAI_SERVICE_KEYS={{ .service_keys }}
           SERAI_CONSUL__TOKEN={{ .consul_token }}
           SERAI_DATABASE_URL={{ .database_url }}
           SERAI_AUTH_KEY_SECRET={{ .key_secret }}

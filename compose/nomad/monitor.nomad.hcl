@@ -125,7 +125,8 @@ job "serai-monitor" {
         env         = true
         data        = <<-EOF
           {{- with nomadVar "nomad/jobs/serai-monitor" }}
-          SERAI_SERVICE_TOKEN={{ .service_token }}
+          SERAI_SERVICE_KEY={{ .service_key }}
+          SERAI_SERVICE_KEYS={{ .service_keys }}
           SERAI_CONSUL__TOKEN={{ .consul_token }}
           SERAI_DATABASE_URL={{ .database_url }}
           SERAI_AMQP_URL={{ .amqp_url }}

@@ -5,11 +5,11 @@ The routes for people who administer trust are in `admin_api.py`.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import orjson
 import uuid6
-from fastapi import Depends, FastAPI, Header, Response
+from fastapi import FastAPI, Header, Response
 from pydantic import BaseModel
 
 from services.auth import audit_store, deciding, permissions, secret_store
@@ -37,7 +37,8 @@ from shared.contracts.questions import (
 from shared.errors import Refused
 from shared.ports import Clock, Store
 from shared.runtime import logs
-from shared.runtime.http import OPEN, SERVICE, install_problems, internal_only, needs
+from shared.runtime.http import OPEN, between_services, install_problems, needs
+from shared.runtime.service_identity import Door
 from shared.runtime.telemetry import Tracer
 
 MOST_ITEMS: Final = 1_000
@@ -51,6 +52,7 @@ class Parts:
     """What the routes stand on."""
 
     settings: AuthSettings
+    door: Door
     principals: Principals
     granting: Granting
     layers: Layers
@@ -65,15 +67,15 @@ def build(parts: Parts) -> FastAPI:
     """The app; everything under `/internal` is for services of the platform only."""
     app = FastAPI(title="Serai auth", redirect_slashes=False, docs_url=None, redoc_url=None, openapi_url=None)
     install_problems(app)
-    door = Depends(internal_only(parts.settings.service_token.get_secret_value()))
-    services_only: dict[str, Any] = {"dependencies": [door], "openapi_extra": needs(SERVICE)}
     routes = _Routes(parts)
-    for path, endpoint in (
-        ("context", routes.context), ("grants", routes.grants), ("decisions", routes.decisions),
-        ("remembered", routes.remembered),
-    ):  # fmt: skip
-        app.add_api_route(f"/internal/{path}", endpoint, methods=["POST"], **services_only)
-    app.add_api_route("/internal/trust", routes.trust, methods=["GET"], **services_only)
+    for method, path, endpoint, may in (
+        ("POST", "context", routes.context, ("gateway",)),
+        ("POST", "grants", routes.grants, ("gateway",)),
+        ("POST", "decisions", routes.decisions, ("scheduler",)),
+        ("POST", "remembered", routes.remembered, ("gateway",)),
+        ("GET", "trust", routes.trust, ("gateway", "scheduler", "monitor")),
+    ):
+        app.add_api_route(f"/internal/{path}", endpoint, methods=[method], **between_services(parts.door, *may))
     app.add_api_route("/.well-known/jwks.json", routes.jwks, methods=["GET"], openapi_extra=needs(OPEN))
     return app
 

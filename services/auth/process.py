@@ -10,4 +10,7 @@ async def work(ground: Backing) -> None:
     """Open, assemble, serve until told to stop."""
     settings = ground.read(AuthSettings)
     store = await ground.store(wiring.MIGRATIONS)
-    await ground.serve(await wiring.assemble(settings, store=store, clock=system_clock, tracer=ground.tracer))
+    service = await wiring.assemble(
+        settings, store=store, clock=system_clock, tracer=ground.tracer, door=ground.guard()
+    )  # fmt: skip
+    await ground.serve(service)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 
 import uuid6
-from fastapi import Depends, FastAPI, Response
+from fastapi import FastAPI, Response
 from sqlalchemy import Connection
 
 from services.auth import audit_store, deciding, secret_rules, secret_store
@@ -32,7 +32,7 @@ from shared.contracts.questions import (
     SecretWrite,
 )
 from shared.errors import NotFound, Refused
-from shared.runtime.http import SERVICE, internal_only, needs
+from shared.runtime.http import between_services
 
 RELEASE: Final = "secret.release"
 """The name under which handing out values is written down; nobody can be given it as a right."""
@@ -41,13 +41,15 @@ RELEASE: Final = "secret.release"
 def add_to(app: FastAPI, parts: Parts, box: SecretBox) -> None:
     """Add the routes."""
     routes = SecretRoutes(parts, box)
-    services_only = [Depends(internal_only(parts.settings.service_token.get_secret_value()))]
-    table = (("PUT", "", routes.put), ("POST", ":list", routes.list), ("POST", ":delete", routes.delete),
-             ("POST", ":release", routes.release))  # fmt: skip
-    for method, suffix, endpoint in table:
+    for method, suffix, endpoint, may in (
+        ("PUT", "", routes.put, "gateway"),
+        ("POST", ":list", routes.list, "gateway"),
+        ("POST", ":delete", routes.delete, "gateway"),
+        ("POST", ":release", routes.release, "scheduler"),
+    ):
         app.add_api_route(
-            f"/internal/secrets{suffix}", endpoint, methods=[method], dependencies=services_only, response_model=None,
-            openapi_extra=needs(SERVICE),
+            f"/internal/secrets{suffix}", endpoint, methods=[method], response_model=None,
+            **between_services(parts.door, may),
         )  # fmt: skip
 
 

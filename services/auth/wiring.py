@@ -28,6 +28,7 @@ from shared.runtime import logs
 from shared.runtime.http import install_health
 from shared.runtime.key_ring import KeyTimes
 from shared.runtime.service import Service
+from shared.runtime.service_identity import Door
 from shared.runtime.telemetry import Tracer
 
 __all__ = ["assemble"]
@@ -39,9 +40,10 @@ log = logs.get("auth")
 
 async def assemble(
     settings: AuthSettings, *, store: Store, clock: Clock, tracer: Tracer,
-    transport: httpx.AsyncBaseTransport | None = None,
+    transport: httpx.AsyncBaseTransport | None = None, door: Door | None = None,
 ) -> Service:  # fmt: skip
-    """Auth, ready to serve. `transport` reaches the issuers (tests hand in their own); none = the network.
+    """Auth, ready to serve. `transport` reaches the issuers (tests hand in their own); none = the network. `door` knows
+    the other services; none = by the secret that all share.
 
     Raises Misconfigured for a development issuer outside dev mode, or signing keys that cannot be unsealed.
     """
@@ -58,7 +60,8 @@ async def assemble(
     lives = Lives(timedelta(seconds=settings.grant_life_s), timedelta(seconds=settings.read_grant_life_s))
     layers, book = Layers(settings.platform_policy, settings.site_policies), Book(store, clock)
     granting = Granting(chest, lives, layers)
-    parts = api.Parts(settings, principals, granting, layers, book, chest, store, clock, tracer)
+    door = door or Door("auth", {}, shared=settings.service_token.get_secret_value())
+    parts = api.Parts(settings, door, principals, granting, layers, book, chest, store, clock, tracer)
     app = api.build(parts)
     admin_api.add_to(app, parts, issuers)
     box = _secret_box(settings)

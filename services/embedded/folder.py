@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from shared.errors import Misconfigured
+from shared.runtime.service_identity import SERVICES, Door, Identity, made_key, private_key, public_keys
 
 FIRST_AGENT_PORT = 14_646
 LAST_PORT = 32_767
@@ -24,8 +25,28 @@ class DataFolder:
 
     @property
     def service_token(self) -> str:
-        """The secret by which the services know each other."""
+        """What services seal with and derive keys from."""
         return str(self.kept["service_token"])
+
+    @property
+    def service_keys(self) -> dict[str, tuple[str, str]]:
+        """Private and public key of each service, by which they know each other."""
+        return {
+            service: (str(private), str(public)) for service, (private, public) in self.kept["service_keys"].items()
+        }
+
+    def identity(self, service: str) -> Identity:
+        """What a service shows to others."""
+        return Identity(service, private_key(self.service_keys[service][0]))
+
+    def door(self, service: str) -> Door:
+        """How a service knows others."""
+        return Door(service, public_keys(self.public_keys))
+
+    @property
+    def public_keys(self) -> str:
+        """The public keys of all, as settings spell them."""
+        return ",".join(f"{service}={public}" for service, (_, public) in self.service_keys.items())
 
     def port(self, name: str, first: int) -> int:
         """The port given to `name` before if it is free still, else the next free one from `first` on."""
@@ -68,12 +89,17 @@ def open_folder(path: Path) -> DataFolder:
 def _kept(file: Path) -> dict[str, Any]:
     """What was kept before, or what a new folder begins with."""
     if not file.exists():
-        return {"service_token": secrets.token_urlsafe(32)}
+        return {"service_token": secrets.token_urlsafe(32), "service_keys": _new_keys()}
     try:
         kept = json.loads(file.read_text())
-        return {**kept, "service_token": str(kept["service_token"])}
+        known = {**kept, "service_token": str(kept["service_token"])}
+        return {**known, "service_keys": known.get("service_keys") or _new_keys()}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise Misconfigured(f"{file} cannot be read; remove it (jobs are kept, ports may change)") from error
+
+
+def _new_keys() -> dict[str, tuple[str, str]]:
+    return {service: made_key() for service in SERVICES}
 
 
 def is_free(port: int) -> bool:

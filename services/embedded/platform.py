@@ -177,8 +177,9 @@ class _Parts:
             AuthSettings, "auth", issuers=(dev_issuer.trusted_as(url, issuer_settings.mode),), dev_mode=True
         )
         auth = await auth_wiring.assemble(
-            settings, store=await self.store("auth"), clock=system_clock, tracer=self.tracer("auth")
-        )
+            settings, store=await self.store("auth"), clock=system_clock, tracer=self.tracer("auth"),
+            door=self.folder.door("auth"),
+        )  # fmt: skip
         await self.serve(auth.app, "auth", port + 1)
         return url, auth
 
@@ -187,8 +188,8 @@ class _Parts:
         service = await scheduler_wiring.assemble(
             self.told(SchedulerSettings, "scheduler", instance="embedded"),
             store=await self.store("scheduler"), bus=self.bus,
-            registry=self.around("registry", self.registry), auth=self.ask(auth), verifier=self.verifier(auth),
-            clock=system_clock,
+            registry=self.around("registry", self.registry), auth=self.ask("scheduler", auth),
+            verifier=self.verifier("scheduler", auth), clock=system_clock, door=self.folder.door("scheduler"),
             engines={name: self.around("engine", cluster.engine) for name, cluster in self.clusters.items()},
             tracer=self.tracer("scheduler"), rng=random.Random(),
         )  # fmt: skip
@@ -199,8 +200,9 @@ class _Parts:
         return await monitor_wiring.assemble(
             self.told(MonitorSettings, "monitor", instance="embedded"), store=await self.store("monitor"), bus=self.bus,
             watches={name: self.around("watch", cluster.watch) for name, cluster in self.clusters.items()},
-            sites=self.around("registry", self.registry), scheduler=self.ask(scheduler),
-            verifier=self.verifier(auth), clock=system_clock, tracer=self.tracer("monitor"),
+            sites=self.around("registry", self.registry), scheduler=self.ask("monitor", scheduler),
+            verifier=self.verifier("monitor", auth), clock=system_clock, tracer=self.tracer("monitor"),
+            door=self.folder.door("monitor"),
         )  # fmt: skip
 
     async def gateway(self, issuer: str, auth: Service, scheduler: Service, monitor: Service) -> Service:
@@ -214,7 +216,8 @@ class _Parts:
             self.stack.push_async_callback(subscribers.close)
         return await gateway_wiring.assemble(
             settings, store=await self.store("gateway"), bus=self.bus,
-            auth=self.ask(auth), scheduler=self.ask(scheduler), monitor=self.ask(monitor), clock=system_clock,
+            auth=self.ask("gateway", auth), scheduler=self.ask("gateway", scheduler),
+            monitor=self.ask("gateway", monitor), clock=system_clock,
             tracer=self.tracer("gateway"), spans=self.spans.spans_of, issuers=(named, *settings.issuers),
             subscribers=subscribers,
         )  # fmt: skip
@@ -235,13 +238,13 @@ class _Parts:
         self.stack.callback(processor.shutdown)
         return Tracer(service, processor, system_clock)
 
-    def ask(self, service: Service) -> Questions:
+    def ask(self, asker: str, service: Service) -> Questions:
         """A client of another service of this process."""
         transport = InProcessTransport(self.apps(service.name, service.app))
-        return Questions(f"http://{service.name}", service.name, self.folder.service_token, transport=transport)
+        return Questions(f"http://{service.name}", service.name, self.folder.identity(asker), transport=transport)
 
-    def verifier(self, auth: Service) -> GrantVerifier:
-        asking = self.ask(auth)
+    def verifier(self, asker: str, auth: Service) -> GrantVerifier:
+        asking = self.ask(asker, auth)
         return GrantVerifier(keys_of(asking), system_clock, trust=TrustWatch(asking, system_clock))
 
     async def serve(self, app: Any, name: str, first_port: int) -> str:

@@ -113,6 +113,7 @@ async def local_platform(settings: LocalSettings, told: Told = nothing_further) 
         for service in SERVICES:
             for number, address in enumerate(addresses[service], 1):
                 environment = common | {"SERAI_PORT": str(urlsplit(address).port)} | _own(service, number, issuer)
+                environment |= {"SERAI_SERVICE_KEY": folder.service_keys[service][0]}
                 await supervisor.add(f"{service}-{number}", [sys.executable, "-m", "services", service], environment)
         await up.wait_until_ready(settings.ready_within_s)
         yield up
@@ -138,7 +139,7 @@ def _addresses(service: str, settings: LocalSettings, folder: DataFolder) -> tup
 
 def _common(settings: LocalSettings, folder: DataFolder, addresses: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     """What every process is told, beside the parts."""
-    told = {"SERAI_SERVICE_TOKEN": folder.service_token, "SERAI_LOG_LEVEL": settings.log_level}
+    told = {"SERAI_SERVICE_KEYS": folder.public_keys, "SERAI_LOG_LEVEL": settings.log_level}
     asked = ("auth", "scheduler", "monitor")
     return told | {f"SERAI_{service.upper()}_URL": ",".join(addresses[service]) for service in asked}
 

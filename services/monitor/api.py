@@ -7,11 +7,11 @@ and verb are checked. What one may not see is not there.
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Final, Literal, Protocol
 from uuid import UUID
 
 import orjson
-from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 
 from services.monitor import kept_store, store
 from services.monitor.attempts import AttemptRecord
@@ -22,8 +22,9 @@ from services.monitor.settings import MonitorSettings
 from shared.contracts.questions import EventsAnswer, OutputItem, OutputsAnswer
 from shared.errors import NotFound, Refused, Unavailable
 from shared.runtime.cutting import CuttableResponse
-from shared.runtime.http import SERVICE, install_problems, internal_only, needs
+from shared.runtime.http import between_services, install_problems
 from shared.runtime.questions import READ_GRANT_HEADER
+from shared.runtime.service_identity import Door
 from shared.runtime.tokens import ReadGrant
 from shared.runtime.transactions import Transactions
 
@@ -139,16 +140,14 @@ async def _to_the_end(pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
             yield piece
 
 
-def make_app(answers: Answers, service_token: str) -> FastAPI:
+def make_app(answers: Answers, door: Door) -> FastAPI:
     """The monitor's HTTP face, without health."""
     app = FastAPI(title="Serai monitor", redirect_slashes=False, openapi_url=None, docs_url=None, redoc_url=None)
     install_problems(app)
-    door: dict[str, Any] = {
-        "dependencies": [Depends(internal_only(service_token))], "openapi_extra": needs(SERVICE)
-    }  # fmt: skip
+    guarded = between_services(door, "gateway")
     job = "/internal/jobs/{job_id}"
-    app.add_api_route(f"{job}/events", answers.events, methods=["GET"], **door)
-    app.add_api_route(f"{job}/logs", answers.logs, methods=["GET"], **door, response_model=None)
-    app.add_api_route(f"{job}/outputs", answers.outputs, methods=["GET"], **door)
-    app.add_api_route(f"{job}/outputs/{{name}}", answers.output, methods=["GET"], **door, response_model=None)
+    app.add_api_route(f"{job}/events", answers.events, methods=["GET"], **guarded)
+    app.add_api_route(f"{job}/logs", answers.logs, methods=["GET"], **guarded, response_model=None)
+    app.add_api_route(f"{job}/outputs", answers.outputs, methods=["GET"], **guarded)
+    app.add_api_route(f"{job}/outputs/{{name}}", answers.output, methods=["GET"], **guarded, response_model=None)
     return app

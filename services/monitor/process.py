@@ -15,7 +15,7 @@ async def work(ground: Backing) -> None:
     service = await wiring.assemble(
         settings, store=store, bus=await ground.bus(), sites=sites.registry,
         watches={name: cluster.watch for name, cluster in sites.clusters.items()}, scheduler=ground.ask("scheduler"),
-        verifier=ground.verifier(), clock=system_clock, tracer=ground.tracer,
+        verifier=ground.verifier(), clock=system_clock, tracer=ground.tracer, door=ground.guard(),
     )  # fmt: skip
     service.tasks.update(sites.tasks)
     await ground.serve(service)

@@ -23,6 +23,7 @@ from shared.runtime.leadership import Leadership
 from shared.runtime.questions import Questions
 from shared.runtime.relay import Relay
 from shared.runtime.service import Service
+from shared.runtime.service_identity import Door
 from shared.runtime.telemetry import Tracer
 from shared.runtime.transactions import Transactions
 
@@ -42,9 +43,10 @@ async def assemble(
     clock: Clock,
     tracer: Tracer,
     rng: random.Random | None = None,
+    door: Door | None = None,
 ) -> Service:
     """The monitor, ready to run. `watches` are by cluster name, as sites name their cluster; the caller closes what
-    it handed in."""
+    it handed in. `door` knows the other services; none = by the secret that all share."""
     transactions = Transactions(store, tables.runtime, SOURCE, clock)
     relay = Relay(transactions, bus)
     leadership = Leadership(
@@ -73,7 +75,7 @@ async def assemble(
     answers = api.Answers(transactions, reader, changes, verifier, settings)
     service = Service(
         name="monitor",
-        app=api.make_app(answers, settings.service_token.get_secret_value()),
+        app=api.make_app(answers, door or Door("monitor", {}, shared=settings.service_token.get_secret_value())),
         tasks=tasks,
         checks={"bus": bus.ready, "sites": book.answers, "store": _answers(store)},
         sites=lambda: {site: trouble for desk in desks for site, trouble in desk.troubles().items()},

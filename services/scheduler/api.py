@@ -4,10 +4,10 @@ A question asked for a user carries their read grant; what its owner may not see
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from uuid import UUID
 
-from fastapi import Depends, FastAPI, Header, Query, Response
+from fastapi import FastAPI, Header, Query, Response
 from pydantic import BaseModel
 
 from services.scheduler import ceilings, explaining, placement, queue_store, queueing, store
@@ -30,8 +30,9 @@ from shared.contracts.reasons import Reason, ReasonCode
 from shared.errors import NotFound
 from shared.ids import JobId
 from shared.job import FINAL_JOB_STATES, JobState
-from shared.runtime.http import SERVICE, install_problems, internal_only, needs
+from shared.runtime.http import between_services, install_problems
 from shared.runtime.questions import READ_GRANT_HEADER
+from shared.runtime.service_identity import Door
 from shared.runtime.tokens import ReadGrant, same
 from shared.runtime.transactions import Transactions
 
@@ -145,22 +146,18 @@ class Answers:
         return _json(SitesAnswer(sites=tuple(sorted(statuses, key=lambda status: status.name))))
 
 
-def build(answers: Answers, service_token: str) -> FastAPI:
+def build(answers: Answers, door: Door) -> FastAPI:
     """The app: every route but health is for services of the platform only."""
     app = FastAPI(title="Serai scheduler", redirect_slashes=False, docs_url=None, redoc_url=None, openapi_url=None)
     install_problems(app)
-    services_only: dict[str, Any] = {
-        "dependencies": [Depends(internal_only(service_token))], "openapi_extra": needs(SERVICE),
-        "response_model": None,
-    }  # fmt: skip
-    for method, path, route in (
-        ("POST", "/internal/explain", answers.explain),
-        ("GET", "/internal/jobs/{job_id}/explain", answers.explain_job),
-        ("GET", "/internal/jobs/{job_id}/events", answers.events),
-        ("GET", "/internal/sites", answers.sites),
-        ("POST", "/internal/attempts:strays", answers.strays),
+    for method, path, route, may in (
+        ("POST", "/internal/explain", answers.explain, "gateway"),
+        ("GET", "/internal/jobs/{job_id}/explain", answers.explain_job, "gateway"),
+        ("GET", "/internal/jobs/{job_id}/events", answers.events, "gateway"),
+        ("GET", "/internal/sites", answers.sites, "gateway"),
+        ("POST", "/internal/attempts:strays", answers.strays, "monitor"),
     ):
-        app.add_api_route(path, route, methods=[method], **services_only)
+        app.add_api_route(path, route, methods=[method], response_model=None, **between_services(door, may))
     return app
 
 

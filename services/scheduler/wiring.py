@@ -31,6 +31,7 @@ from shared.runtime.http import install_health
 from shared.runtime.questions import Questions
 from shared.runtime.relay import Relay
 from shared.runtime.service import Service
+from shared.runtime.service_identity import Door
 from shared.runtime.telemetry import Tracer
 from shared.runtime.tokens import granted_claims
 from shared.runtime.transactions import Transactions
@@ -45,10 +46,14 @@ SOURCE = "scheduler"
 async def assemble(
     settings: SchedulerSettings, *, store: Store, bus: MessageBus, registry: SiteRegistry,
     engines: Mapping[str, JobEngine], auth: Questions, verifier: Verifier, clock: Clock, tracer: Tracer,
-    rng: random.Random | None = None,
+    rng: random.Random | None = None, door: Door | None = None,
 ) -> Service:  # fmt: skip
-    """The scheduler, ready to run. `engines` by cluster; `rng` makes nonces and jitter (none = the system's)."""
-    parts = Parts(settings, store, bus, registry, engines, auth, verifier, clock, tracer, rng or random.SystemRandom())
+    """The scheduler, ready to run. `engines` by cluster; `rng` makes nonces and jitter (none = the system's). `door`
+    knows the other services; none = by the secret that all share.
+    """
+    door = door or Door("scheduler", {}, shared=settings.service_token.get_secret_value())
+    dice = rng or random.SystemRandom()
+    parts = Parts(settings, store, bus, registry, engines, auth, verifier, clock, tracer, dice, door)
     service = Service(
         name="scheduler",
         app=parts.app,
@@ -74,7 +79,7 @@ class Parts:
     def __init__(
         self, settings: SchedulerSettings, store: Store, bus: MessageBus, registry: SiteRegistry,
         engines: Mapping[str, JobEngine], auth: Questions, verifier: Verifier, clock: Clock, tracer: Tracer,
-        rng: random.Random,
+        rng: random.Random, door: Door,
     ) -> None:  # fmt: skip
         wakes = Wakes()
         self._namespaces = settings.namespaces
@@ -115,7 +120,7 @@ class Parts:
             interval_s=settings.janitor_interval_s,
         )  # fmt: skip
         answers = api.Answers(self.transactions, self.sites, verifier, self.namespace_of)
-        self.app = api.build(answers, settings.service_token.get_secret_value())
+        self.app = api.build(answers, door)
 
     async def lead(self) -> None:
         """The leader's loops, while this copy leads."""

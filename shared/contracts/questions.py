@@ -1,7 +1,7 @@
 """Questions between services, over HTTP at `/internal/...`: what is asked and what is answered.
 
 Questions change nothing. One asked for a user carries that user's read grant in `Serai-Read-Grant`; every one
-carries the asking service's identity in `Authorization: Bearer <service token>` (settings: `service_token`).
+carries the asking service's identity in `Serai-Service` (`shared/runtime/service_identity.py`).
 """
 
 from datetime import datetime

@@ -26,6 +26,7 @@ from shared.runtime import garbage, logs
 from shared.runtime.clock import system_clock
 from shared.runtime.questions import Questions
 from shared.runtime.service import Service, drain, run_services, supervise
+from shared.runtime.service_identity import Door as ServiceDoor
 from shared.runtime.serving import HttpServer
 from shared.runtime.telemetry import Tracer
 from shared.runtime.tokens import GrantVerifier, keys_of
@@ -61,7 +62,7 @@ class Backing:
 
     def read(self, kind: type[S], **given: Any) -> S:
         """The service's own settings."""
-        given.setdefault("service_token", self.settings.service_token)
+        given.setdefault("service_token", self.settings.own_secret)
         return read_settings(kind, self.file.get(self.service, {}), **given)
 
     async def store(self, migrations: str) -> Store:
@@ -86,10 +87,14 @@ class Backing:
 
     def ask(self, service: str) -> Questions:
         """A client of another service. The assembled service closes it."""
-        token = self.settings.service_token.get_secret_value()
+        identity = self.settings.identity(self.service)
         where = self.settings.addresses if self.services is None else self.services.addresses
         copies = AnyCopy(partial(where, service), service)
-        return Questions(f"http://{service}", service, token, transport=copies)
+        return Questions(f"http://{service}", service, identity, transport=copies)
+
+    def guard(self) -> ServiceDoor:
+        """How this service knows the others."""
+        return self.settings.door(self.service)
 
     def verifier(self) -> GrantVerifier:
         """Checks what auth signed; fetches auth's keys when it needs them."""

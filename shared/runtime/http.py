@@ -1,20 +1,20 @@
 """What every service's HTTP face has: problems for errors, health, and a door for other services only."""
 
-import hmac
 import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
-from shared.errors import Refused, SeraiError, TooMany, Unavailable
+from shared.errors import SeraiError, TooMany, Unavailable
 from shared.runtime import logs, problems
 from shared.runtime.service import Service
+from shared.runtime.service_identity import Door
 
 log = logs.get("runtime.http")
 
@@ -22,7 +22,7 @@ _BY_STATUS = {401: "unauthenticated", 403: "forbidden", 404: "not_found", 405: "
 
 
 SERVICE: Final = "service"
-"""What a route under `/internal` needs: the token that the services share."""
+"""What a route under `/internal` needs: to be asked by another service of the platform."""
 OPEN: Final = "open"
 """The mark of a route that needs no token."""
 SIGNED_IN: Final = "authenticated"
@@ -37,17 +37,19 @@ def needs(verb: str) -> dict[str, Any]:
     return {"x-permission": verb}
 
 
-def internal_only(service_token: str) -> Callable[[Request], Awaitable[None]]:
-    """A dependency that lets other services in and nobody else: `Authorization: Bearer <service token>`.
+def between_services(door: Door, *may: str) -> dict[str, Any]:
+    """How a route under `/internal` is added: for the services named in `may`, and marked so."""
+    return {"dependencies": [Depends(internal_only(door, *may))], "openapi_extra": needs(SERVICE)}
+
+
+def internal_only(door: Door, *may: str) -> Callable[[Request], Awaitable[None]]:
+    """A dependency that lets the services named in `may` in and nobody else.
 
     Asynchronous although it waits for nothing: FastAPI would hand a plain function to a thread at every question.
     """
-    expected = f"Bearer {service_token}".encode()
 
     async def check(request: Request) -> None:
-        given = request.headers.get("authorization", "").encode()
-        if not hmac.compare_digest(given, expected):
-            raise Refused("this route is for services of the platform only", code="unauthenticated")
+        door.who(request.headers, may)
 
     return check
 

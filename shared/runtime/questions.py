@@ -7,6 +7,7 @@ import httpx2 as httpx
 from pydantic import BaseModel, ValidationError
 
 from shared.errors import Conflict, NotFound, Refused, SeraiError, Unavailable
+from shared.runtime.service_identity import Identity, SharedSecret
 
 A = TypeVar("A", bound=BaseModel)
 
@@ -14,23 +15,26 @@ READ_GRANT_HEADER = "Serai-Read-Grant"
 
 
 class Questions:
-    """A client of one other service. `transport` lets embedded services talk without a socket."""
+    """A client of one other service. `identity` is what it shows there, a text being a secret that all share.
+
+    `transport` lets embedded services talk without a socket.
+    """
 
     def __init__(
         self,
         base_url: str,
         service: str,
-        service_token: str,
+        identity: Identity | SharedSecret | str,
         *,
         transport: httpx.AsyncBaseTransport | None = None,
         timeout_s: float = 5.0,
     ) -> None:
         self._service = service
+        self._identity = SharedSecret(identity) if isinstance(identity, str) else identity
         self._client = httpx.AsyncClient(
             base_url=base_url,
             transport=transport,
             timeout=httpx.Timeout(timeout_s, connect=2.0),
-            headers={"Authorization": f"Bearer {service_token}"},
             follow_redirects=False,
             trust_env=False,
         )
@@ -61,7 +65,7 @@ class Questions:
     ) -> AsyncIterator[bytes]:
         """The bytes at a path as they come; no deadline between chunks. Close the iterator to stop."""
         timeout = httpx.Timeout(5.0, read=None)
-        headers = {READ_GRANT_HEADER: read_grant} if read_grant else {}
+        headers = self._headers(read_grant)
         try:
             async with self._client.stream("GET", path, params=params, headers=headers, timeout=timeout) as response:
                 if response.status_code >= 400:
@@ -78,7 +82,7 @@ class Questions:
     async def _send(
         self, method: str, path: str, body: BaseModel | None, params: dict[str, Any] | None, read_grant: str | None
     ) -> httpx.Response:
-        headers = {READ_GRANT_HEADER: read_grant} if read_grant else {}
+        headers = self._headers(read_grant)
         content = None
         if body is not None:
             content, headers["Content-Type"] = body.model_dump_json().encode(), "application/json"
@@ -89,6 +93,10 @@ class Questions:
         if response.status_code >= 400:
             raise self._error(response)
         return response
+
+    def _headers(self, read_grant: str | None) -> dict[str, str]:
+        headers = self._identity.headers(self._service)
+        return headers | {READ_GRANT_HEADER: read_grant} if read_grant else headers
 
     def _away(self, error: Exception) -> Unavailable:
         return Unavailable(f"{self._service} does not answer: {error!r}", code="unavailable")

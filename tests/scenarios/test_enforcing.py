@@ -118,7 +118,11 @@ async def test_what_a_suspended_person_runs_is_stopped_and_nobody_elses(tmp_path
         )  # fmt: skip
         await world.over_at("prague", mine)
         assert [name for name in world.live_at("prague") if name.startswith(theirs)]
-        assert (await world.alice.http.get("/v1/jobs")).status_code == 403
+
+        async def shut_out() -> bool:
+            return (await world.alice.http.get("/v1/jobs")).status_code == 403
+
+        await until(shut_out)
 
 
 async def test_c12_a_membership_that_ended_while_the_job_was_queued_is_seen_when_it_would_be_placed(

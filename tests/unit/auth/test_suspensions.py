@@ -13,6 +13,7 @@ from services.auth import wiring
 from services.auth.demo_users import BIO, CLIMATE
 from services.auth.settings import AuthSettings
 from services.gateway.access import Access, CacheTimes
+from services.gateway.pacing import Limits, Pace
 from services.scheduler.authorising import Authorising
 from services.scheduler.rounds import Question
 from shared.contracts.commands import CancelJob, Principal
@@ -82,6 +83,12 @@ def dispatching(running: Auth, cache_s: float = 60) -> Authorising:
     """The scheduler's part in it."""
     trust = TrustWatch(running.questions, running.clock)
     return Authorising(running.questions, verifier(running), running.clock, trust, cache_s=cache_s, away_s=2)
+
+
+def a_gateway(running: Auth, questions: Questions | None = None) -> Access:
+    """The gateway's part in it, without limits of its own."""
+    unlimited = Pace(Limits(None, None, None, None), running.clock)
+    return Access(questions or running.questions, running.clock, TIMES, 100, unlimited)
 
 
 # -- auth itself --------------------------------------------------------------------------------------------------
@@ -193,7 +200,7 @@ async def test_a_suspension_that_would_not_hold_or_lock_out_its_maker_is_refused
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_gateway_forgets_a_context_within_five_seconds(running: Auth, issuer: FakeIssuer, kind: str) -> None:
-    access, token = Access(running.questions, running.clock, TIMES, 100), issuer.token()
+    access, token = a_gateway(running), issuer.token()
     await access.verify(token)
     assert access.fresh(token) is not None
     await suspend(running, issuer, kind)
@@ -205,7 +212,7 @@ async def test_the_gateway_forgets_a_context_within_five_seconds(running: Auth, 
 
 
 async def test_c12_the_gateway_sees_a_membership_end_within_five_seconds(running: Auth, issuer: FakeIssuer) -> None:
-    access, token = Access(running.questions, running.clock, TIMES, 100), issuer.token()
+    access, token = a_gateway(running), issuer.token()
     assert (await access.verify(token)).sight.own_vos == {CLIMATE}
     await suspend(running, issuer, "membership")
     running.clock.forward(SOON)
@@ -221,7 +228,7 @@ async def test_a_gateway_asks_for_trust_every_two_seconds_at_most(running: Auth,
             return await super().handle_async_request(request)
 
     questions = Questions("http://auth", "auth", SERVICE_TOKEN, transport=Counting(app=running.service.app))
-    access, token = Access(questions, running.clock, TIMES, 100), issuer.token()
+    access, token = a_gateway(running, questions), issuer.token()
     for _ in range(100):
         await access.verify(token)
         running.clock.forward(0.1)

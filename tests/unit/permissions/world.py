@@ -15,6 +15,7 @@ from services.scheduler import api as scheduler_api
 from shared.contracts.events import JobPlaced
 from shared.errors import Unavailable
 from shared.runtime.in_process import InProcessTransport
+from shared.runtime.service_identity import Door
 from tests.builders import TestClock
 from tests.doubles.subscriber_broker import MemorySubscribers
 from tests.unit.auth.world import Auth, FakeIssuer, auth, entitlement, trusted
@@ -91,8 +92,8 @@ async def a_platform(folder: Path) -> AsyncIterator[Platform]:
         kept = monitor_api.Answers(nobody, cast(Any, None), cast(Any, None), cast(Any, verifier), cast(Any, None))
         apps = {
             "gateway": gateway.service.app._app, "auth": running.service.app,
-            "scheduler": scheduler_api.build(answers, SERVICE_TOKEN),
-            "monitor": monitor_api.make_app(kept, SERVICE_TOKEN),
+            "scheduler": scheduler_api.build(answers, Door("scheduler", {}, shared=SERVICE_TOKEN)),
+            "monitor": monitor_api.make_app(kept, Door("monitor", {}, shared=SERVICE_TOKEN)),
         }  # fmt: skip
         made = Platform(gateway, running, issuer, apps)
         for name, app in (apps | {"gateway": gateway.service.app}).items():

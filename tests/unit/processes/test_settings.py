@@ -87,9 +87,9 @@ def test_a_map_in_the_environment_takes_the_place_of_the_files_map(monkeypatch: 
 
 def test_what_is_missing_is_named_as_the_environment_spells_it() -> None:
     told = refusal({})
-    assert "SERAI_SERVICE_TOKEN: Field required" in told
     assert "SERAI_DATABASE_URL: Field required" in told
     assert "docs/settings.md" in told
+    assert "SERAI_SERVICE_KEY and SERAI_SERVICE_KEYS: needed" in refusal({"database_url": "sqlite:///x"})
 
 
 @pytest.mark.parametrize(
@@ -170,6 +170,8 @@ def test_the_settings_files_of_the_guides_are_read(tmp_path: Path, page: str, mo
     (block,) = [block for block in blocks if block.startswith("process:")]
     (tmp_path / "serai.yaml").write_text(block)
     sections = read_file({"SERAI_SETTINGS": str(tmp_path / "serai.yaml")})
+    if "service_keys" in sections["process"]:
+        monkeypatch.setenv("SERAI_SERVICE_KEY", "from the environment of the one service")
     monkeypatch.setenv("SERAI_CONSUL__ADDRESS", CONSUL)
     consul = read_settings(ProcessSettings, NEEDED | sections["process"]).consul
     assert consul is not None and (consul.address, consul.token.get_secret_value()) == (CONSUL, "...")
