@@ -53,7 +53,9 @@ _PATH: Final = r"^(?!/)(?!.*//)(?!.*/$)(?!(.*/)?\.\.(/|$))[^\x00\n]+$"
 _RESERVED: Final = "|".join((*RESERVED_ENV_PREFIXES, *(f"{name}$" for name in RESERVED_ENV_NAMES)))
 _ENV_NAME: Final = rf"^(?!{_RESERVED})[A-Za-z_][A-Za-z0-9_]{{0,127}}$"
 _LABEL_NAME: Final = r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$"
-_VO: Final = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,253}[A-Za-z0-9])?$"
+LABEL_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?:"
+"""A label as queries name it: its name, a colon, and any value."""
+VO_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,253}[A-Za-z0-9])?$"
 _SITE: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
@@ -109,7 +111,7 @@ Long = Annotated[float, Field(gt=0, le=_YEAR, allow_inf_nan=False), _S, WithJson
 Short = Annotated[float, Field(gt=0, le=_DAY, allow_inf_nan=False), _S, WithJsonSchema(_duration_schema(_DAY))]
 JobName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,99}$")]
 OutputName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-VoName = Annotated[str, StringConstraints(pattern=_VO)]
+VoName = Annotated[str, StringConstraints(pattern=VO_PATTERN)]
 LabelName = Annotated[str, StringConstraints(pattern=_LABEL_NAME)]
 LabelValue = Annotated[str, StringConstraints(pattern=_NO_NUL, max_length=255)]
 Word = Annotated[str, StringConstraints(pattern=_NO_NUL)]

@@ -9,7 +9,8 @@ from typing import Final
 
 from shared.errors import Refused
 
-_ID: Final = re.compile(r"([0-9a-f]{1,16})-([0-9]{1,18})")
+PATTERN: Final = r"^([0-9a-f]{1,16})-([0-9]{1,18})$"
+_ID: Final = re.compile(PATTERN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,8 @@ class AboutRoutes:
         known = routing.NOT_MODIFIED
         page = routing.text_content("text/html", "A page for people")
         routing.add(app, "GET", "/v1", self.index, answer=Index, responses=known, **here)
-        routing.add(app, "GET", "/v1/schema/job", self.schema, answer=dict[str, Any], responses=known, **here)
+        schema = routing.content("application/schema+json", "The schema", {"type": "object"})
+        routing.add(app, "GET", "/v1/schema/job", self.schema, responses={**known, **schema}, **here)
         routing.add(app, "GET", "/problems/{code}", self.problem, problems=("not_found",), responses=page, **here)
         routing.add(app, "GET", "/problems", self.problems, responses=page, **here)
         routing.add(app, "GET", "/docs", self.docs, responses=page, **here)

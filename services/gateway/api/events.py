@@ -1,10 +1,11 @@
 """Routes for event streams."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Header, Query, Request, Response
+from pydantic.config import JsonDict
 
-from services.gateway import job_view
+from services.gateway import job_view, resume
 from services.gateway.access import Access, Caller
 from services.gateway.api import preferences, routing
 from services.gateway.lookup import Lookup, job_id_of
@@ -12,13 +13,25 @@ from services.gateway.permissions import EventFilter
 from services.gateway.sse import CONTENT_TYPE, Streams
 from shared.runtime.cutting import CuttableResponse
 
+_ID: Final[JsonDict] = {"pattern": resume.PATTERN}
 LastEventId = Annotated[
     str | None,
-    Header(alias="Last-Event-ID", description="The last `id:` received: goes on behind it, at any gateway."),
+    Header(
+        alias="Last-Event-ID", description="The last `id:` received: goes on behind it, at any gateway.",
+        json_schema_extra=_ID,
+    ),
+]  # fmt: skip
+After = Annotated[
+    str | None, Query(description="As `Last-Event-ID`, for those who cannot send headers.", json_schema_extra=_ID)
 ]
-After = Annotated[str | None, Query(description="As `Last-Event-ID`, for those who cannot send headers.")]
-_STREAM = routing.text_content(
+_EVENT: Final = {
+    "type": "object", "required": ["event", "data"],
+    "properties": {"event": {"type": "string"}, "id": {"type": "string"}, "data": {"type": "string"}},
+}  # fmt: skip
+"""One frame of the stream, as OpenAPI 3.2 describes streams (`itemSchema`)."""
+_STREAM = routing.stream_of(
     CONTENT_TYPE,
+    _EVENT,
     "Server-Sent Events: `event:` is the kind (`job.running`), `data:` a CloudEvent, `id:` is `<epoch>-<position>`. "
     "`event: gap`: events may be lost, read again what you follow. `event: end`: the reason why the stream ends.",
 )
@@ -49,7 +62,9 @@ class EventRoutes:
         self, request: Request,
         vo: Annotated[list[str] | None, Query(description="Repeat it for several.", max_length=50)] = None,
         state: Annotated[list[str] | None, Query(description="Of the job or the attempt.", max_length=20)] = None,
-        label: Annotated[list[str] | None, Query(description="`key:value`; all must hold.", max_length=32)] = None,
+        label: Annotated[list[str] | None, Query(
+            description="`key:value`; all must hold.", max_length=32, json_schema_extra=routing.LABELS
+        )] = None,
         after: After = None,
         last_event_id: LastEventId = None,
     ) -> Response:  # fmt: skip

@@ -30,7 +30,11 @@ _BREATH = 32
 
 KeyHeader = Annotated[
     str | None,
-    Header(alias="Idempotency-Key", description="The same key with the same request is answered once; kept 14 days."),
+    Header(
+        alias="Idempotency-Key",
+        description="The same key with the same request is answered once; kept 14 days.",
+        json_schema_extra={"pattern": r"^[\x21-\x7e]{1,255}$"},
+    ),
 ]
 
 
@@ -58,6 +62,7 @@ class JobRoutes:
         routing.add(
             app, "POST", "/v1/jobs:batch", self.submit_batch, tag="jobs", permission="job.submit", answer=BatchAnswer,
             status=202, problems=(*_INPUT, *conflict), body="JobBatch",
+            responses={200: {"description": "Not one was taken", "model": BatchAnswer}},
         )  # fmt: skip
         routing.add(
             app, "POST", "/v1/jobs:explain", self.explain, tag="jobs", permission="job.submit", answer=Explanation,

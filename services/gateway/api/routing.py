@@ -5,7 +5,9 @@ from typing import Annotated, Any, Final
 
 from fastapi import Depends, FastAPI, Header, Request, Response, Security
 from fastapi.security import HTTPBearer
+from pydantic.config import JsonDict
 
+from services.gateway import requests
 from services.gateway.api.bodies import known_parameters
 from services.gateway.api.documents import ProblemDocument
 from shared.runtime.http import OPEN, needs
@@ -19,11 +21,15 @@ IfNoneMatch = Annotated[str | None, Header(description="ETag that you have: 304 
 OnlyNew = Annotated[str | None, Header(alias="If-None-Match", description="`*`: only if there is none; otherwise 412.")]
 NOT_MODIFIED: Final[dict[int | str, dict[str, Any]]] = {304: {"description": "As `If-None-Match` says it is"}}
 
+VO: Final[JsonDict] = {"pattern": requests.VO_PATTERN}
+LABELS: Final[JsonDict] = {"items": {"type": "string", "pattern": requests.LABEL_PATTERN}}
+"""How a list of labels is described; it is checked, and told in our own words, by `preferences.labels`."""
+
 _BEARER: Final = HTTPBearer(
     auto_error=False, scheme_name="token", description="An access token of one of the issuers that `GET /v1` names."
 )
-_ALWAYS: Final = ("unknown_parameter",)
-_GUARDED: Final = ("unauthenticated", "token_expired", "unavailable")
+_ALWAYS: Final = ("unknown_parameter", "malformed_request")
+_GUARDED: Final = ("unauthenticated", "token_expired", "suspended", "unavailable", "too_many_requests")
 
 
 def add(
@@ -33,7 +39,8 @@ def add(
 ) -> None:  # fmt: skip
     """Add a route. `permission` is the verb it needs, or `OPEN`; `body` names a schema of `api/app.py`."""
     guarded = permission != OPEN
-    codes = (*_ALWAYS, *(_GUARDED if guarded else ()), *problems)
+    located = ("not_found",) if "{" in path else ()
+    codes = (*_ALWAYS, *located, *(_GUARDED if guarded else ()), *problems)
     extra: dict[str, Any] = needs(permission)
     if body is not None:
         schema = {"$ref": f"#/components/schemas/{body}"}
@@ -77,7 +84,17 @@ def conditions(request: Request) -> Condition:
 
 def text_content(media_type: str, description: str) -> dict[int | str, dict[str, Any]]:
     """How a route that streams something else than JSON is documented."""
-    return {200: {"description": description, "content": {media_type: {"schema": {"type": "string"}}}}}
+    return content(media_type, description, {"type": "string"})
+
+
+def stream_of(media_type: str, item: dict[str, Any], description: str) -> dict[int | str, dict[str, Any]]:
+    """How a route is documented that sends one thing after the other."""
+    return {200: {"description": description, "content": {media_type: {"itemSchema": item}}}}
+
+
+def content(media_type: str, description: str, schema: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """How a route is documented whose answer is not plain JSON."""
+    return {200: {"description": description, "content": {media_type: {"schema": schema}}}}
 
 
 def json_bytes(body: bytes, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -23,7 +23,8 @@ PERMISSION = "secret.manage"
 _BODY_LIMIT = 65_536
 _INPUT = ("invalid_request", "undecodable", "unsupported_media_type", "too_large", "forbidden")
 
-VoParameter = Annotated[str | None, Query(description="The VO that the secret belongs to.")]
+_VO = Query(description="The VO that the secret belongs to.", pattern=requests.VO_PATTERN)
+VoParameter = Annotated[str | None, _VO]
 
 
 class SecretInput(BaseModel):
@@ -32,7 +33,9 @@ class SecretInput(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     vo: VoName = Field(description="Jobs of this VO may use it; yours only.")
-    value: Annotated[str, StringConstraints(max_length=_BODY_LIMIT)] = Field(repr=False, description="Never shown.")
+    value: Annotated[str, StringConstraints(max_length=_BODY_LIMIT)] = Field(
+        repr=False, description="Never shown.", json_schema_extra={"minLength": 1}
+    )
     encoding: Literal["text", "base64"] = Field(default="text", description="How `value` is written: UTF-8 or base64.")
 
 
@@ -71,11 +74,9 @@ class SecretRoutes:
         asked = SecretWrite(token=caller.token, vo=given.vo, name=name, value=value)
         return _answer(await self._auth.ask("PUT", "/internal/secrets", SecretTold, body=asked))
 
-    async def delete(self, request: Request, name: str, vo: VoParameter = None) -> Response:
+    async def delete(self, request: Request, name: str, vo: Annotated[str, _VO]) -> Response:
         """Delete a secret. Jobs that are still queued and name it will end; running ones keep what they have."""
         caller = await self._access.caller(request)
-        if vo is None:
-            raise requests.refused_parameter("vo", "say which VO the secret belongs to: `?vo=...`")
         asked = SecretDelete(token=caller.token, vo=vo, name=name)
         await self._auth.ask("POST", "/internal/secrets:delete", Answer, body=asked)
         return Response(status_code=204)

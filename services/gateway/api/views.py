@@ -7,6 +7,7 @@ from uuid import UUID
 
 import orjson
 from fastapi import FastAPI, Header, Query, Request, Response
+from pydantic import BeforeValidator
 
 from services.gateway import cursors, listing
 from services.gateway.access import Access, Caller
@@ -30,9 +31,12 @@ from shared.runtime.preconditions import etag, has_already
 from shared.runtime.questions import Questions
 from shared.runtime.telemetry import SpanReader
 
-Label = Annotated[list[str] | None, Query(description="`key:value`; repeat it: all must hold.", max_length=32)]
+Label = Annotated[
+    list[str] | None,
+    Query(description="`key:value`; repeat it: all must hold.", max_length=32, json_schema_extra=routing.LABELS),
+]
 IfNoneMatch = routing.IfNoneMatch
-Moment = Annotated[datetime | None, Query(description="RFC 3339.")]
+Moment = Annotated[datetime | None, Query(description="RFC 3339."), BeforeValidator(preferences.moment)]
 
 
 class ViewRoutes:
@@ -67,7 +71,7 @@ class ViewRoutes:
     async def list(
         self, request: Request,
         view: Annotated[Literal["own", "vo"], Query(description="Your own, or all of the VOs you may see.")] = "own",
-        vo: str | None = None,
+        vo: Annotated[str | None, Query(json_schema_extra=routing.VO)] = None,
         state: Annotated[list[JobState] | None, Query(description="Repeat it for several.")] = None,
         site: Annotated[list[str] | None, Query(description="Repeat it for several.", max_length=50)] = None,
         label: Label = None,

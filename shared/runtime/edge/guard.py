@@ -4,6 +4,7 @@ It decides before any route does, and what it refuses has touched nothing. Who m
 decided in the routes, on what was routed.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 
@@ -33,6 +34,7 @@ _TWICE: Final = {
     name: Fault("malformed_request", f"there are two {name.decode().title()} headers; send one")
     for name in heads.SINGLE
 }  # fmt: skip
+_LONG: Final = re.compile(r"[^/]{65,}")
 _COMPRESSED: Final = Fault("unsupported_media_type", "compressed bodies are not read here; send it plain")
 _NO_HOST: Final = Fault("malformed_request", "send one Host header: the name or address that you mean, and its port")
 _PATH: Final = Fault(
@@ -140,11 +142,17 @@ def _target_fault(scope: Scope) -> Fault | None:
 
 
 def _refuse(fault: Fault, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-    log.info("request_refused", code=fault.code, method=scope["method"], path=scope["path"][:200],
+    log.info("request_refused", code=fault.code, method=scope["method"], path=_shown(scope["path"]),
              peer=(scope.get("client") or ("",))[0])  # fmt: skip
     response: Any = problem_response(fault.code, fault.detail)
     refused: Asgi = response
     return refused(scope, receive, send)
+
+
+def _shown(path: str) -> str:
+    """A path for the log. No part of ours is longer than a name; what is could be a token that stands in the wrong
+    place."""
+    return _LONG.sub("...", path)[:200]
 
 
 def _shown_to(origin: bytes, send: Send) -> Send:
