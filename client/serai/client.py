@@ -259,6 +259,14 @@ class Serai:
             raise group_of_errors.exceptions[0] from group_of_errors
         return [ended[job_id] for job_id in job_ids]
 
+    async def report(
+        self, job_id: str, fraction: float | None = None, message: str = "",
+        results: Mapping[str, float | int | bool | str] | None = None,
+    ) -> Json:  # fmt: skip
+        """Tell how far a job has come: from inside it, signed in with its own token (`serai.inside`)."""
+        body = {"fraction": fraction, "message": message, "results": dict(results or {})}
+        return wire.json_of(await self._wire.request("POST", _path(job_id, "progress"), json=body))
+
     async def cancel(self, job_id: str) -> Job:
         """Ask for the job's end. It is `cancelled` once its site has confirmed; it may have finished before."""
         return _job(await self._wire.request("DELETE", _path(job_id)))

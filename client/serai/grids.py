@@ -45,6 +45,16 @@ def show(console: Console, grid: Grid) -> None:
         console.print(Text(line.rstrip()), soft_wrap=True)
 
 
+def progress(job: Job) -> str:
+    """What a running job told of itself last: `50 %, half way, loss 0.25`."""
+    told = job.raw.get("progress") or {}
+    words = [] if told.get("fraction") is None else [f"{told['fraction'] * 100:.0f} %"]
+    words += [_cell(told["message"])] if told.get("message") else []
+    return ", ".join(
+        [*words, *(f"{_cell(name)} {_cell(value)}" for name, value in (told.get("results") or {}).items())]
+    )
+
+
 def rich_table(grid: Grid, title: str | None = None) -> Table:
     """The grid as a Rich table."""
     table = Table(box=None, header_style="bold", pad_edge=False, title=title)

@@ -39,6 +39,8 @@ class Job:
     started_at: str | None = None
     finished_at: str | None = None
     endpoints: Mapping[str, str] = field(default_factory=dict)
+    progress: float | None = None
+    """From 0 to 1, as the running job tells of itself."""
     etag: str | None = field(default=None, compare=False)
     raw: Json = field(default_factory=dict, compare=False, repr=False)
 
@@ -58,7 +60,8 @@ class Job:
             exit_code=raw.get("exit_code"), reason_code=reason.get("code"), reason=reason.get("message"),
             owner=owner.get("name") or owner.get("subject") or "", created_at=raw.get("created_at") or "",
             started_at=raw.get("started_at"), finished_at=raw.get("finished_at"),
-            endpoints=_addresses(raw.get("endpoints") or ()), etag=etag, raw=raw,
+            endpoints=_addresses(raw.get("endpoints") or ()), progress=(raw.get("progress") or {}).get("fraction"),
+            etag=etag, raw=raw,
         )  # fmt: skip
 
 

@@ -103,6 +103,7 @@ class _Routes:
                 read_grant=self._parts.granting.read_grant(asker, verbs, now),
                 client=asker.client,
                 token_id=asker.token_id,
+                workload=asker.workload,
             )
         )
 

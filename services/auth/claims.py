@@ -15,8 +15,8 @@ from services.auth.entitlements import Held, Trust, held
 from services.auth.groups import Meaning
 from services.auth.issuers import ANY_AUDIENCE, SHARED_AUDIENCE, Issuer
 from services.auth.permissions import PlatformRole, Role, stronger
-from services.auth.profiles import Workload
 from shared.contracts.commands import Principal
+from shared.contracts.questions import WorkloadIdentity
 
 __all__ = ["BadToken", "Presented", "Trusted", "Verified", "presented", "trusted", "verified"]
 
@@ -44,7 +44,7 @@ class Presented:
     client: str
     token_id: str
     expires: float
-    workload: Workload | None
+    workload: WorkloadIdentity | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Verified:
     token_id: str = ""
     assurance: frozenset[str] = frozenset()
     whole: bool = False
-    workload: Workload | None = None
+    workload: WorkloadIdentity | None = None
 
 
 def trusted(issuer: Issuer) -> Trusted:
@@ -94,7 +94,7 @@ def presented(header: Mapping[str, Any], payload: Mapping[str, Any], issuer: Iss
     expires = _check_times(payload, issuer, now)
     subject = identifier(payload, "sub")
     token_id = identifier(payload, "jti") if "jti" in payload else ""
-    return Presented(subject, client, token_id, expires, profiles.workload_of(issuer.profile, payload))
+    return Presented(subject, client, token_id, expires, profiles.workload_of(issuer, payload))
 
 
 def verified(token: Presented, claims: Mapping[str, Any], who: Trusted) -> Verified:

@@ -17,11 +17,26 @@ from services.auth.standing import Standing
 from services.auth.store import LastSeen
 from shared.contracts.commands import Principal
 from shared.contracts.policies import Demand, Policy, objections, site_objection
-from shared.contracts.questions import Bearer, Decision, DecisionRequest, Membership, Remembered
+from shared.contracts.questions import Bearer, Decision, DecisionRequest, Membership, Remembered, WorkloadIdentity
 from shared.contracts.suspensions import Suspension
 
 _STOPPED: Final = frozenset({str(Verb.SUBMIT), str(Verb.POLICY_WRITE)})
 """What a suspended VO may not do; its members go on seeing and cancelling what is theirs."""
+
+
+REPORT: Final = "job.report"
+"""The one verb of a running job; no role has it."""
+
+
+def of_workload(workload: WorkloadIdentity, verb: str, attempt: str | None, suspension: Suspension | None) -> Decision:
+    """May a running job have this done? It tells of itself, by its whole id, and does nothing else."""
+    if suspension is not None:
+        return _suspended(suspension)
+    if verb != REPORT:
+        return refused("workload_may_not", "a job's own identity may tell of the job itself, and nothing else")
+    if attempt != workload.job:
+        return refused("another_job", "a job's own identity is of exactly that job")
+    return Decision(allowed=True)
 
 
 def refused(code: str, message: str) -> Decision:

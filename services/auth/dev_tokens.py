@@ -3,6 +3,7 @@
 Data shaping only: `dev_issuer.py` signs and serves. `trusted_as` is the entry with which auth trusts each mode.
 """
 
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from services.auth.demo_users import AUDIENCE, AUTHORITY, BIO, CLIMATE, NAMESPACE, PLATFORM_GROUP, DemoUser
@@ -59,6 +60,10 @@ def _groups(user: DemoUser) -> list[str]:
     return [] if role is None else [f"/{CLIMATE}", f"/{CLIMATE}/{role}"]
 
 
+WORKLOAD_AUDIENCE: Final = "serai"
+"""What jobs' own tokens are for (`shared/adapters/nomad/specification.py`)."""
+
+
 def trusted_as(url: str, mode: Mode = "rfc9068") -> Issuer:
     """How auth trusts the development issuer at `url`: an entry for `SERAI_AUTH_ISSUERS`."""
     common: dict[str, Any] = {
@@ -83,3 +88,11 @@ def trusted_as(url: str, mode: Mode = "rfc9068") -> Issuer:
             rules = tuple(GroupRule(group=f"/{CLIMATE}/{role}", vo=CLIMATE, role=role) for role in Role)
             operators = GroupRule(group="/operators", platform_role=PlatformRole.SITE_OPERATOR)
             return Issuer(audiences=(AUDIENCE,), vos=(CLIMATE,), groups=(*rules, operators), **common)
+
+
+def cluster_trusted_as(address: str, site: str, ca_file: Path | None = None) -> Issuer:
+    """How auth trusts a Nomad of this machine for the jobs of its site. `ca_file`: where it speaks TLS."""
+    return Issuer(
+        issuer=address, name=f"Nomad of {site}", profile="nomad", audiences=(WORKLOAD_AUDIENCE,), sites=(site,),
+        jwks_uri=f"{address}/.well-known/jwks.json", development=True, ca_file=ca_file,
+    )  # fmt: skip

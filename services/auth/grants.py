@@ -105,6 +105,11 @@ def decide(
         return refused("mismatch", "`body_sha256` must be 64 lower-case hex digits")
     if (item.vo is None) is not verb.startswith("site."):
         return refused("mismatch", "commands about jobs name a VO, commands about sites do not")
+    if asker.workload is not None:
+        suspension = deciding.access(asker, standing, now)
+        return deciding.of_workload(asker.workload, verb, item.attempt, suspension)
+    if verb == deciding.REPORT:
+        return refused("workload_needed", "a job's progress is told by the job itself, with its own identity")
     if item.demand is not None and verb != permissions.Verb.SUBMIT:
         return refused("mismatch", "only jobs that are handed in have a demand")
     decision = deciding.change(asker, verb, item.vo, item.demand, standing, layers, now, own=item.own)
@@ -118,11 +123,13 @@ def sign_command_grant(
     key: SigningKey, asker: Verified, item: GrantItem, *, id: str, now: datetime, life: timedelta, policy: str = ""
 ) -> str:
     """A JWS of type `serai-grant+jwt` over exactly this item; `policy` is the version that it was decided by."""
-    demand = {} if item.demand is None else {"demand_sha256": item.demand.digest()}
+    more: dict[str, Any] = {} if item.demand is None else {"demand_sha256": item.demand.digest()}
+    if asker.workload is not None:
+        more["workload"] = asker.workload.model_dump()
     return _signed(key, tokens.COMMAND_GRANT, {
         **_common(asker, now, now + life), "jti": id, "verb": item.verb, "vo": item.vo, "own": item.own,
         "message_type": item.message_type, "content_type": item.content_type, "body_sha256": item.body_sha256,
-        "policy": policy, **demand,
+        "policy": policy, **more,
     })  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from services.auth.permissions import PlatformRole, Role
-from shared.job import VoName
+from shared.job import SiteName, VoName
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
 """Signatures only: an HMAC with an issuer is a shared secret, and `none` is none."""
@@ -130,6 +130,9 @@ class Issuer(BaseModel):
     max_token_life_s: float = Field(
         default=86_400, gt=0, description="Seconds from `iat` to `exp` at most: a stolen token must die soon."
     )
+    sites: tuple[SiteName, ...] = Field(
+        default=(), description="Of a Nomad cluster (profile `nomad`): the sites whose jobs it speaks for."
+    )
     ca_file: Path | None = Field(default=None, description="PEM file of the CAs for its TLS; empty = the system's.")
     development: bool = Field(default=False, description="A development issuer: refused unless `dev_mode` is set.")
 
@@ -191,6 +194,8 @@ def missing_settings(issuer: Issuer) -> list[str]:
         found.append("introspection needs our own client there: set `client_id` and `client_secret_file`")
     if issuer.profile == "nomad" and (issuer.vos or issuer.platform_group or issuer.claims_from != "token"):
         found.append("a job's identity has no VO and no role: leave out `vos`, `platform_group` and `claims_from`")
+    if (issuer.profile == "nomad") is not bool(issuer.sites):
+        found.append("a Nomad cluster, and nobody else, speaks for jobs of sites: set its `sites`, and only there")
     return found + _unfounded(issuer)
 
 

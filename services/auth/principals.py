@@ -55,7 +55,8 @@ class Principals:
 
     async def _seen(self, token: str, *, change: bool) -> Verified:
         verified = await self._verifier.verify(token, change=change)
-        await self._remember(verified)
+        if verified.workload is None:  # a job is nobody whose jobs are dispatched
+            await self._remember(verified)
         return verified
 
     async def _remember(self, verified: Verified) -> None:

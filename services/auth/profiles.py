@@ -5,11 +5,11 @@ each family tells them apart in its own way. Called by `claims.py` with a token 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from services.auth.bad_token import BadToken, identifier
-from services.auth.issuers import Profile
+from services.auth.issuers import Issuer, Profile
+from shared.contracts.questions import WorkloadIdentity
 
 _ACCESS_TOKEN_TYPES: Final = ("at+jwt", "application/at+jwt")
 _NOT_ACCESS: Final = frozenset({"nonce", "at_hash", "c_hash", "events"})
@@ -25,20 +25,6 @@ IGNORED_HEADERS: Final[Mapping[Profile, frozenset[str]]] = {
     "nomad": frozenset(),
 }
 """Header members beside `alg`, `kid` and `typ` that may stand there, unused."""
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """The job whose identity a token of Nomad's is. It can do what is done for exactly this job, and nothing else."""
-
-    namespace: str
-    job_id: str
-    allocation: str
-    task: str
-
-    def is_of(self, job_id: str) -> bool:
-        """Whether it is this job's: the whole id, never a prefix of it (CVE-2025-4922)."""
-        return self.job_id == job_id
 
 
 def check_type(profile: Profile, header: Mapping[str, Any], payload: Mapping[str, Any]) -> None:
@@ -91,12 +77,12 @@ def client_of(profile: Profile, payload: Mapping[str, Any]) -> str:
     return ""
 
 
-def workload_of(profile: Profile, payload: Mapping[str, Any]) -> Workload | None:
+def workload_of(issuer: Issuer, payload: Mapping[str, Any]) -> WorkloadIdentity | None:
     """The job behind a workload identity (profile `nomad`), None for everybody else. Raises BadToken."""
-    if profile != "nomad":
+    if issuer.profile != "nomad":
         return None
-    task = "nomad_task" if "nomad_task" in payload else "nomad_service"
-    return Workload(
-        identifier(payload, "nomad_namespace"), identifier(payload, "nomad_job_id"),
-        identifier(payload, "nomad_allocation_id"), identifier(payload, task),
+    identifier(payload, "nomad_task" if "nomad_task" in payload else "nomad_service")
+    return WorkloadIdentity(
+        job=identifier(payload, "nomad_job_id"), namespace=identifier(payload, "nomad_namespace"),
+        allocation=identifier(payload, "nomad_allocation_id"), sites=issuer.sites,
     )  # fmt: skip

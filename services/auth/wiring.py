@@ -68,10 +68,11 @@ async def assemble(
     secret_api.add_to(app, parts, box)
     service = Service("auth", app)
     keys = tuple(issuer.keys for issuer in issuers.values())
+    people = tuple(issuer.keys for issuer in issuers.values() if issuer.issuer.profile != "nomad")
     service.tasks["janitor"] = Janitor(chest, box, store, clock, _keep(settings)).run
     service.tasks["issuers"] = partial(keep_keys_young, keys, settings.janitor_interval_s)
     service.checks["store"] = partial(_store_answers, store)
-    service.checks["issuers"] = partial(_an_issuer_answers, keys)
+    service.checks["issuers"] = partial(_an_issuer_answers, people)
     service.closers.extend(issuer.http.close for issuer in issuers.values())
     install_health(app, service)
     return service

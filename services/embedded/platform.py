@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
-from services.auth import dev_issuer
+from services.auth import dev_issuer, dev_tokens
 from services.auth import wiring as auth_wiring
 from services.auth.settings import AuthSettings
 from services.embedded.agents import HOST, MHZ_PER_CORE, Agent, GuardedAgent, open_agents
@@ -150,7 +150,8 @@ class _Parts:
     ) -> "_Parts":  # fmt: skip
         sites = read_sites(settings.sites)
         agents = running or await open_agents(sites, folder, settings, stack)
-        clusters = {name: NomadCluster(_cluster(name, agent, settings)) for name, agent in agents.items()}
+        gateway = f"http://{HOST}:{folder.port('gateway', settings.port)}"
+        clusters = {name: NomadCluster(_cluster(name, agent, settings, gateway)) for name, agent in agents.items()}
         for cluster in clusters.values():
             stack.push_async_callback(cluster.aclose)
         registry = MemoryRegistry(
@@ -173,8 +174,12 @@ class _Parts:
             url=url, key_file=self.folder.path / "dev-issuer-key.json", token_life_s=self.settings.token_life_s
         )
         await self.serve(dev_issuer.assemble(issuer_settings, clock=system_clock).app, "issuer", port)
+        clusters = [
+            dev_tokens.cluster_trusted_as(agent.address, name, _trusting(agent).get("ca_file"))
+            for name, agent in self.agents.items()
+        ]
         settings = self.told(
-            AuthSettings, "auth", issuers=(dev_issuer.trusted_as(url, issuer_settings.mode),), dev_mode=True
+            AuthSettings, "auth", issuers=(dev_issuer.trusted_as(url, issuer_settings.mode), *clusters), dev_mode=True
         )
         auth = await auth_wiring.assemble(
             settings, store=await self.store("auth"), clock=system_clock, tracer=self.tracer("auth"),
@@ -264,6 +269,12 @@ def _site(site: EmbeddedSite, agent: Agent, settings: EmbeddedSettings) -> Site:
     )  # fmt: skip
 
 
-def _cluster(name: str, agent: Agent, settings: EmbeddedSettings) -> ClusterSettings:
-    told = agent.trusting() if isinstance(agent, GuardedAgent) else {}
-    return ClusterSettings(name=name, address=agent.address, region=name, allow_mock=settings.mock, **told)
+def _cluster(name: str, agent: Agent, settings: EmbeddedSettings, gateway: str) -> ClusterSettings:
+    return ClusterSettings(
+        name=name, address=agent.address, region=name, allow_mock=settings.mock, platform_url=gateway,
+        **_trusting(agent),
+    )  # fmt: skip
+
+
+def _trusting(agent: Agent) -> Mapping[str, Any]:
+    return agent.trusting() if isinstance(agent, GuardedAgent) else {}

@@ -15,7 +15,7 @@ from fastapi import Request
 
 from services.gateway.pacing import Pace
 from services.gateway.permissions import Sight, sight_of
-from shared.contracts.questions import Context, ContextRequest
+from shared.contracts.questions import Context, ContextRequest, WorkloadIdentity
 from shared.errors import Refused, Unavailable
 from shared.ports import Clock
 from shared.runtime.questions import Questions
@@ -36,6 +36,11 @@ class Caller:
     @property
     def issuer(self) -> str:
         return self.context.principal.issuer
+
+    @property
+    def workload(self) -> WorkloadIdentity | None:
+        """The running job that calls with its own token."""
+        return self.context.workload
 
     @property
     def bucket(self) -> tuple[str, str]:
@@ -112,8 +117,15 @@ class Access:
         self._trust = TrustWatch(auth, clock)
 
     async def caller(self, request: Request) -> Caller:
-        """The caller of a request, which is paid for with this. Raises Refused (`unauthenticated`, `token_expired`,
-        `suspended`), Unavailable or TooMany.
+        """The caller of a request, a person or a service, never a running job (`anybody`)."""
+        caller = await self.anybody(request)
+        if caller.workload is not None:
+            raise Refused("a job's own token reads that job and tells of its progress, nothing else", code="forbidden")
+        return caller
+
+    async def anybody(self, request: Request) -> Caller:
+        """The caller of a request, also a running job; the request is paid for with this. Raises Refused
+        (`unauthenticated`, `token_expired`, `suspended`), Unavailable or TooMany.
 
         Two tokens in one request are a way to show one to a proxy and the other to us (RFC 6750, section 2).
         """

@@ -95,13 +95,17 @@ def _gathered(queue: deque[_Waiting]) -> list[_Waiting]:
 
 
 def item_for(
-    kind: type[Command], body: bytes, vo: str | None, *, own: bool = True, demand: Demand | None = None
-) -> GrantItem:
-    """What is asked of auth for a command with exactly this body; `demand`: what a job in it asks for."""
+    kind: type[Command], body: bytes, vo: str | None, *, own: bool = True, demand: Demand | None = None,
+    attempt: str | None = None,
+) -> GrantItem:  # fmt: skip
+    """What is asked of auth for a command with exactly this body; `demand`: what a job in it asks for; `attempt`: which
+    one tells of itself in it.
+    """
     digest = hashlib.sha256(body).hexdigest()
     return GrantItem(
-        verb=kind.verb, vo=vo, message_type=codec.type_of(kind), body_sha256=digest, own=own, demand=demand
-    )
+        verb=kind.verb, vo=vo, message_type=codec.type_of(kind), body_sha256=digest, own=own, demand=demand,
+        attempt=attempt,
+    )  # fmt: skip
 
 
 def granted(answer: GrantAnswer) -> str:

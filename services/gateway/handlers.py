@@ -18,7 +18,8 @@ from services.gateway.permissions import Told
 from services.gateway.store import Hole
 from shared.contracts import events
 from shared.contracts.codec import Decoded
-from shared.contracts.events import AttemptEvent, Event, JobEvent, SiteEvent
+from shared.contracts.events import AttemptEvent, Event, JobEvent, JobProgress, SiteEvent
+from shared.job import AttemptStatus, JobState
 from shared.runtime.clock import micros
 
 
@@ -81,8 +82,15 @@ def of_job(folding: Folding, fact: Fact) -> None:
             return
     moved = job_view.apply(view, event, fact.at)
     folding.views[key] = folding.changed[key] = moved
-    state = event.state if isinstance(event, JobEvent) else event.status
+    state = _state_of(event, moved)
     folding.tell(fact, Told(view.vo, view.owner.issuer, view.owner.subject, key, state.value, view.labels))
+
+
+def _state_of(event: JobEvent | AttemptEvent, moved: JobView) -> JobState | AttemptStatus:
+    """What the entry is found by: what a task tells of itself moves no state."""
+    if isinstance(event, AttemptEvent):
+        return event.status
+    return moved.state if isinstance(event, JobProgress) else event.state
 
 
 def of_site(folding: Folding, fact: Fact) -> None:

@@ -21,6 +21,7 @@ from shared.contracts.events import (
     JobCancelled,
     JobEnded,
     JobEvent,
+    JobProgress,
 )
 from shared.contracts.reasons import Reason
 from shared.job import FINAL_JOB_STATES, AttemptStatus, JobKind, JobSpec, JobState
@@ -75,10 +76,21 @@ class JobSummary(View):
     endpoints: tuple[EndpointAddress, ...] = Field(default=(), description="Where a running service answers.")
 
 
+class ProgressView(View):
+    """What the task of an attempt said of itself last."""
+
+    attempt: int
+    at: datetime
+    fraction: float | None = None
+    message: str = ""
+    results: dict[str, float | int | bool | str] = Field(default={}, description="Small figures.")
+
+
 class JobView(JobSummary):
     """A job with its attempts and what was asked for; values of `env` and contents of `files` are at `/spec`."""
 
     attempts: tuple[AttemptView, ...] = ()
+    progress: ProgressView | None = Field(default=None, description="Null until the present attempt tells of itself.")
     spec: dict[str, Any] = Field(description="What was asked for; `env` lists names, `files` paths and sizes.")
 
 
@@ -154,6 +166,11 @@ def cancel_requested(view: JobView, at: datetime) -> JobView:
 def _job_moved(view: JobView, event: JobEvent, at: datetime) -> JobView:
     if is_final(view):
         return view.model_copy(update={"sequence": event.sequence})
+    if isinstance(event, JobProgress):
+        told = ProgressView(
+            attempt=event.attempt, at=at, fraction=event.fraction, message=event.message, results=event.results
+        )
+        return view.model_copy(update={"sequence": event.sequence, "progress": told})
     attempt = max(view.attempt, event.attempt)
     changes: dict[str, Any] = {
         "sequence": event.sequence, "state": event.state, "reason": event.reason, "attempt": attempt,
@@ -169,6 +186,8 @@ def _job_moved(view: JobView, event: JobEvent, at: datetime) -> JobView:
         changes["confirmed"] = event.confirmed
     if event.state in FINAL_JOB_STATES or event.state is JobState.QUEUED:
         changes["endpoints"] = ()
+    if event.state is JobState.QUEUED:
+        changes["progress"] = None
     return view.model_copy(update=changes)
 
 

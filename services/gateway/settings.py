@@ -48,6 +48,10 @@ class GatewaySettings(BaseSettings):
     issuers: tuple[Issuer, ...] = Field(
         default=(), description="Issuers that `GET /v1` names; auth decides whom to trust."
     )
+    progress_every_s: float = Field(
+        default=2, gt=0, description="Seconds between two reports of progress that an attempt may make; old attempts "
+        "make them more seldom, one in a five hundredth of their age."
+    )  # fmt: skip
     context_cache_s: float = Field(
         default=50, gt=0, le=55,
         description="Seconds that a verified token's context is reused. Under 60, the life of the read grant in it.",

@@ -15,6 +15,7 @@ from services.gateway.api.app import create_app
 from services.gateway.api.events import EventRoutes
 from services.gateway.api.files import FileRoutes
 from services.gateway.api.jobs import JobRoutes
+from services.gateway.api.progress import ProgressRoutes
 from services.gateway.api.secrets import SecretRoutes
 from services.gateway.api.sites import SiteRoutes
 from services.gateway.api.subscriptions import SubscriptionRoutes
@@ -29,6 +30,7 @@ from services.gateway.lookup import Lookup
 from services.gateway.pacing import Limits, Pace
 from services.gateway.projection import Holes, Janitor, Projection, Retention
 from services.gateway.rates import read_limit
+from services.gateway.reporting import Reporting
 from services.gateway.settings import GatewaySettings, Issuer
 from services.gateway.sse import Streams
 from services.gateway.store import runtime
@@ -73,6 +75,7 @@ class Parts:
             store, self.changes, access, clock, heartbeat_s=settings.heartbeat_s, limit=settings.stream_limit
         )
         timelines = Timelines(store, scheduler, monitor)
+        reporting = Reporting(self.transactions, granting, scheduler, clock, settings.progress_every_s)
         self.holes = Holes(store, scheduler, monitor, self.changes, clock)
         self.projection = Projection(store, bus, self.changes, self.holes, clock, settings.fold_batch)
         self.leadership = Leadership(store, clock, lease=LEASE, instance=settings.instance, ttl_s=settings.lease_s)
@@ -83,12 +86,13 @@ class Parts:
             [
                 AboutRoutes(settings, tuple(issuers), access),
                 JobRoutes(settings, access, submission, commanding, scheduler, tracer),
-                ViewRoutes(settings, access, lookup, store, self.changes, scheduler, timelines, spans),
+                ViewRoutes(settings, access, reporting, lookup, store, self.changes, scheduler, timelines, spans),
                 FileRoutes(access, lookup, self.changes, monitor),
                 EventRoutes(access, lookup, streams),
                 SiteRoutes(access, commanding, scheduler, clock),
                 SecretRoutes(access, auth),
                 SubscriptionRoutes(access, subscribing, store, self.feeding),
+                ProgressRoutes(access, reporting),
             ],
             settings.public_url,
         )

@@ -10,7 +10,7 @@ from typing import Any, Final
 import httpx2
 import yaml
 
-from services.embedded.agents import MHZ_PER_CORE, Agent, open_agents
+from services.embedded.agents import HOST, MHZ_PER_CORE, Agent, open_agents
 from services.embedded.folder import DataFolder
 from services.embedded.settings import EmbeddedSettings
 from services.embedded.sites import BUILT_IN, EmbeddedSite
@@ -95,9 +95,10 @@ async def _open_registry(
 ) -> None:
     """Two Consul datacenters in which the sites are registered, or all in a file."""
     file = folder.path / "sites.yaml"
+    gateway = f"http://{HOST}:{folder.port('gateway-1', settings.port)}"
     parts.environment["SERAI_SITES"] = str(file)
     if settings.registry == "file" or (settings.registry == "auto" and consul.installed() is None):
-        file.write_text(yaml.safe_dump(_in_file(parts.agents), sort_keys=False))
+        file.write_text(yaml.safe_dump(_in_file(parts.agents, gateway), sort_keys=False))
         parts.addresses["sites"] = str(file)
         return
     names = (HOME_DATACENTER, AWAY_DATACENTER)
@@ -105,7 +106,7 @@ async def _open_registry(
     parts.consuls = await stack.enter_async_context(consul.datacenters(names, folder.path / "consul", more))
     for site in BUILT_IN:
         await _register(parts.consuls[_datacenter(site)], site, parts.agents[site.name].address)
-    file.write_text(yaml.safe_dump(_in_consul(parts.agents), sort_keys=False))
+    file.write_text(yaml.safe_dump(_in_consul(parts.agents, gateway), sort_keys=False))
     parts.environment["SERAI_CONSUL__ADDRESS"] = parts.consuls[HOME_DATACENTER].address
     parts.addresses |= {f"consul {name}": agent.address for name, agent in parts.consuls.items()}
 
@@ -114,11 +115,12 @@ def _datacenter(site: EmbeddedSite) -> str:
     return AWAY_DATACENTER if site.name in AWAY else HOME_DATACENTER
 
 
-def _in_file(agents: Mapping[str, Agent]) -> dict[str, Sequence[dict[str, Any]]]:
+def _in_file(agents: Mapping[str, Agent], gateway: str) -> dict[str, Sequence[dict[str, Any]]]:
     """Clusters and sites with every address and fact."""
     return {
         "clusters": [
-            {"name": name, "address": agent.address, "region": name} | _trusted(agent) for name, agent in agents.items()
+            {"name": name, "address": agent.address, "region": name, "platform_url": gateway} | _trusted(agent)
+            for name, agent in agents.items()
         ],
         "sites": [
             {
@@ -136,10 +138,17 @@ def _trusted(agent: Agent) -> dict[str, str]:
     return dict(agent.trusted) if isinstance(agent, LocalRegion) else {}
 
 
-def _in_consul(agents: Mapping[str, Agent]) -> dict[str, Sequence[dict[str, Any]]]:
+def authority_of(agent: Agent) -> Path | None:
+    """The file of who vouches for its certificates, where it speaks TLS."""
+    return Path(_trusted(agent)["ca_file"]) if "ca_file" in _trusted(agent) else None
+
+
+def _in_consul(agents: Mapping[str, Agent], gateway: str) -> dict[str, Sequence[dict[str, Any]]]:
     """Which sites there may be and how far each is trusted; where they are is left to Consul."""
     return {
-        "clusters": [{"name": name, "region": name} | _trusted(agent) for name, agent in agents.items()],
+        "clusters": [
+            {"name": name, "region": name, "platform_url": gateway} | _trusted(agent) for name, agent in agents.items()
+        ],
         "sites": [
             {
                 "name": site.name, "datacenter": _datacenter(site), "allowed_hosts": ["127.0.0.1"],

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 import httpx2
 import orjson
 
-from services.auth import dev_issuer
+from services.auth import dev_issuer, dev_tokens
 from services.embedded.agents import HOST
 from services.embedded.folder import DataFolder, open_folder
-from services.local.parts import SERVICES, Parts, folder_for, open_parts
+from services.local.parts import SERVICES, Parts, authority_of, folder_for, open_parts
 from services.local.settings import LocalSettings
 from services.local.supervising import Supervisor
 from shared.errors import Unavailable
@@ -112,8 +112,14 @@ async def local_platform(settings: LocalSettings, told: Told = nothing_further) 
         stack.push_async_callback(supervisor.stop)
         for service in SERVICES:
             for number, address in enumerate(addresses[service], 1):
+<<<<<<< HEAD
                 environment = common | {"SERAI_PORT": str(urlsplit(address).port)} | _own(service, number, issuer)
                 environment |= {"SERAI_SERVICE_KEY": folder.service_keys[service][0]}
+=======
+                environment = (
+                    common | {"SERAI_PORT": str(urlsplit(address).port)} | _own(service, number, issuer, parts)
+                )
+>>>>>>> 8a80e50 (Job identity: a running job tells of its progress and reads itself with the token that its site's Nomad signs, and nothing else)
                 await supervisor.add(f"{service}-{number}", [sys.executable, "-m", "services", service], environment)
         await up.wait_until_ready(settings.ready_within_s)
         yield up
@@ -144,11 +150,16 @@ def _common(settings: LocalSettings, folder: DataFolder, addresses: Mapping[str,
     return told | {f"SERAI_{service.upper()}_URL": ",".join(addresses[service]) for service in asked}
 
 
-def _own(service: str, number: int, issuer: str) -> dict[str, str]:
+def _own(service: str, number: int, issuer: str, parts: Parts) -> dict[str, str]:
     """What only this service is told."""
     if service == "auth":
-        trusted = dev_issuer.trusted_as(issuer, dev_issuer.DevIssuerSettings().mode).model_dump(mode="json")
-        return {"SERAI_AUTH_ISSUERS": orjson.dumps([trusted]).decode(), "SERAI_AUTH_DEV_MODE": "true"}
+        people = dev_issuer.trusted_as(issuer, dev_issuer.DevIssuerSettings().mode)
+        clusters = [
+            dev_tokens.cluster_trusted_as(agent.address, name, authority_of(agent))
+            for name, agent in parts.agents.items()
+        ]
+        trusted = [each.model_dump(mode="json") for each in (people, *clusters)]
+        return {"SERAI_AUTH_ISSUERS": orjson.dumps(trusted).decode(), "SERAI_AUTH_DEV_MODE": "true"}
     if service == "gateway":
         named = {
             "issuer": issuer, "name": "Development issuer (demo users)", "client_id": dev_issuer.CLI,

@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import FastAPI, Header, Query, Response
 from pydantic import BaseModel
 
-from services.scheduler import ceilings, explaining, placement, queue_store, queueing, store
+from services.scheduler import ceilings, explaining, placement, queue_store, queueing, speaking, store
 from services.scheduler.authorising import Verifier
 from services.scheduler.known_sites import KnownSites
 from services.scheduler.placement import SiteView
@@ -23,6 +23,8 @@ from shared.contracts.questions import (
     Explanation,
     SitesAnswer,
     SiteStatus,
+    SpeakAnswer,
+    SpeakRequest,
     StraysAnswer,
     StraysRequest,
 )
@@ -54,6 +56,16 @@ class Answers:
         self._sites = sites
         self._verifier = verifier
         self._namespace_of = namespace_of
+
+    # -- who ------------------------------------------------------------------------------------------------------
+
+    async def speak(self, asked: SpeakRequest) -> Response:
+        """Whether a job's own identity is of that job's attempt, and that lives."""
+        job = await self._store.read(lambda connection: store.load(connection, asked.job_id))
+        why = speaking.objection(job, asked.workload)
+        if why or job is None:
+            return _json(SpeakAnswer(why=why))
+        return _json(SpeakAnswer(attempt=job.number, vo=job.spec.vo))
 
     # -- why ------------------------------------------------------------------------------------------------------
 
@@ -150,12 +162,26 @@ def build(answers: Answers, door: Door) -> FastAPI:
     """The app: every route but health is for services of the platform only."""
     app = FastAPI(title="Serai scheduler", redirect_slashes=False, docs_url=None, redoc_url=None, openapi_url=None)
     install_problems(app)
+<<<<<<< HEAD
     for method, path, route, may in (
         ("POST", "/internal/explain", answers.explain, "gateway"),
         ("GET", "/internal/jobs/{job_id}/explain", answers.explain_job, "gateway"),
         ("GET", "/internal/jobs/{job_id}/events", answers.events, "gateway"),
         ("GET", "/internal/sites", answers.sites, "gateway"),
         ("POST", "/internal/attempts:strays", answers.strays, "monitor"),
+=======
+    services_only: dict[str, Any] = {
+        "dependencies": [Depends(internal_only(service_token))], "openapi_extra": needs(SERVICE),
+        "response_model": None,
+    }  # fmt: skip
+    for method, path, route in (
+        ("POST", "/internal/explain", answers.explain),
+        ("GET", "/internal/jobs/{job_id}/explain", answers.explain_job),
+        ("GET", "/internal/jobs/{job_id}/events", answers.events),
+        ("GET", "/internal/sites", answers.sites),
+        ("POST", "/internal/attempts:strays", answers.strays),
+        ("POST", "/internal/attempts:speak", answers.speak),
+>>>>>>> 8a80e50 (Job identity: a running job tells of its progress and reads itself with the token that its site's Nomad signs, and nothing else)
     ):
         app.add_api_route(path, route, methods=[method], response_model=None, **between_services(door, may))
     return app

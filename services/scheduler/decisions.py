@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from services.scheduler.deadlines import Deadline
 from services.scheduler.records import Job, Need, Outcome
+from shared.contracts.commands import ReportProgress
 from shared.contracts.events import JobEvent
 from shared.contracts.reasons import Reason, Verdict
 from shared.engine import Closing
@@ -108,6 +109,13 @@ class Passed:
 
 
 @dataclass(frozen=True, slots=True)
+class Reported:
+    """The task of the current attempt tells how far it has come."""
+
+    report: ReportProgress
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """The job may not run, or its request cannot be handled."""
 
@@ -122,7 +130,7 @@ class Suspended:
 
 
 AboutAttempt = AttemptSeen | Registered | RegisterVoid | RegisterRefused | Withheld | IdClosed
-Input = AboutAttempt | Placed | Waits | GaveUp | CancelAsked | Passed | Refusal | Suspended
+Input = AboutAttempt | Placed | Waits | GaveUp | CancelAsked | Passed | Refusal | Suspended | Reported
 
 # -- effects ------------------------------------------------------------------------------------------------------
 

@@ -9,13 +9,26 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+<<<<<<< HEAD
 from services.scheduler import store
 from services.scheduler.decisions import AttemptSeen, Call, CancelAsked, Registered, StopStray
+=======
+import orjson
+from pydantic import ValidationError
+
+from services.scheduler import speaking, store
+from services.scheduler.decisions import AttemptSeen, Call, CancelAsked, Registered, Reported, StopStray
+>>>>>>> 8a80e50 (Job identity: a running job tells of its progress and reads itself with the token that its site's Nomad signs, and nothing else)
 from services.scheduler.keeping import Keeper
-from services.scheduler.records import Outcome
+from services.scheduler.records import Job, Outcome
 from shared.contracts import events
+<<<<<<< HEAD
 from shared.contracts.commands import CancelJob, Command, CordonSite, SubmitJob, UncordonSite
 from shared.contracts.envelope import Envelope
+=======
+from shared.contracts.commands import CancelJob, Command, CordonSite, ReportProgress, SubmitJob, UncordonSite
+from shared.contracts.envelope import Envelope, Message
+>>>>>>> 8a80e50 (Job identity: a running job tells of its progress and reads itself with the token that its site's Nomad signs, and nothing else)
 from shared.contracts.events import (
     AttemptEnded,
     AttemptEvent,
@@ -30,6 +43,7 @@ from shared.contracts.events import (
 )
 from shared.contracts.reasons import ReasonCode, because
 from shared.errors import Refused
+from shared.ids import AttemptId
 from shared.runtime import logs
 from shared.runtime.clock import micros
 from shared.runtime.consuming import Handler
@@ -88,6 +102,26 @@ def cancel_job(context: Context, unit: Unit, envelope: Envelope, command: Cancel
     if job.spec.vo != command.vo or not claims.covers(job.owner):
         raise Refused(f"the grant {claims.id} does not reach job {job.id}", code="grant_invalid")
     context.keeper.tell(unit, job, CancelAsked(command.requested_at))
+
+
+def report_progress(context: Context, unit: Unit, envelope: Envelope, command: ReportProgress) -> None:
+    """What a task tells of itself becomes an event of its job. One that comes too late is not told any more."""
+    denied = context.denial(envelope.id)
+    claims, job = context.claims(envelope.grant), store.load(unit.connection, command.job_id)
+    why = denied or (_unheard(claims, job, command) if claims.workload else "nobody's identity stands behind it")
+    if why or job is None:
+        log.info("report_not_told", job_id=str(command.job_id), attempt=command.attempt, id=envelope.id, why=why)
+        return
+    context.keeper.tell(unit, job, Reported(command))
+
+
+def _unheard(claims: GrantClaims, job: Job | None, command: ReportProgress) -> str:
+    assert claims.workload is not None
+    if not claims.workload.is_of(AttemptId(command.job_id, command.attempt)):
+        return "it is about another attempt than its grant"
+    if job is not None and job.spec.vo != command.vo:
+        return "it is about another VO"
+    return speaking.objection(job, claims.workload)
 
 
 def cordon_site(context: Context, unit: Unit, envelope: Envelope, command: CordonSite) -> None:
@@ -198,6 +232,7 @@ ContextHandler = Callable[[Context, Unit, Envelope, Any], None]
 HANDLERS: Final[Mapping[type[Command] | type[Event], ContextHandler]] = {
     SubmitJob: submit_job,
     CancelJob: cancel_job,
+    ReportProgress: report_progress,
     CordonSite: cordon_site,
     UncordonSite: uncordon_site,
     **dict.fromkeys(events.ATTEMPT_EVENTS, attempt_event),

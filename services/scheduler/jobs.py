@@ -24,6 +24,7 @@ from services.scheduler.decisions import (
     Registered,
     RegisterRefused,
     RegisterVoid,
+    Reported,
     StopStray,
     StrayEnded,
     Suspended,
@@ -33,12 +34,13 @@ from services.scheduler.decisions import (
 from services.scheduler.draft import Draft
 from services.scheduler.lifecycle import JobStep
 from services.scheduler.records import Attempt, Avoid, GivingUp, Job, Outcome, Standing
-from shared.contracts.commands import SubmitJob
+from shared.contracts.commands import ReportProgress, SubmitJob
 from shared.contracts.events import (
     JobCancelled,
     JobCancelling,
     JobFailed,
     JobPlaced,
+    JobProgress,
     JobQueued,
     JobRejected,
     JobRunning,
@@ -105,6 +107,8 @@ def decide(job: Job, told: Input, now: datetime, rules: Rules, jitter: float = 0
             _cancel_asked(draft, at)
         case Suspended(reason):
             _suspended(draft, reason)
+        case Reported(report):
+            _reported(draft, report)
         case Refusal(reason):
             draft.end(JobStep.REJECTED, JobRejected, reason)
         case Passed(deadline, verdicts):
@@ -127,6 +131,12 @@ def _waits(draft: Draft, told: Waits) -> None:
         draft.set(not_before=told.until)
     if draft.job.reason is None or draft.job.reason.code is not told.reason.code:
         draft.tell(JobQueued, told.reason)
+
+
+def _reported(draft: Draft, report: ReportProgress) -> None:
+    """A fact of the job, not a step of its life; what the job waits for, if anything, stays its reason."""
+    told = {"fraction": report.fraction, "message": report.message, "results": report.results}
+    draft.tell(JobProgress, draft.job.reason, **told)
 
 
 def _of_current(draft: Draft, told: AboutAttempt, rules: Rules, jitter: float) -> None:

@@ -4,8 +4,10 @@ A command's body is the exact bytes that its grant covers; unknown fields are re
 """
 
 from datetime import datetime
-from typing import ClassVar
+from typing import Annotated, ClassVar
 from uuid import UUID
+
+from pydantic import Field, StringConstraints
 
 from shared.job import JobSpec, SiteName, Value, VoName
 
@@ -73,4 +75,24 @@ class UncordonSite(Command):
     requested_at: datetime
 
 
-COMMANDS: tuple[type[Command], ...] = (SubmitJob, CancelJob, CordonSite, UncordonSite)
+Figure = Annotated[float, Field(allow_inf_nan=False)] | int | bool | Annotated[str, StringConstraints(max_length=256)]
+FigureName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class ReportProgress(Command):
+    """A task tells how far it has come. `fraction` from 0 to 1; `results` are small figures to look at, not outputs."""
+
+    kind: ClassVar[str] = "job.report"
+    verb: ClassVar[str] = "job.report"
+
+    job_id: UUID
+    attempt: Annotated[int, Field(ge=1)]
+    vo: VoName
+    reported_by: Principal
+    reported_at: datetime
+    fraction: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    message: Annotated[str, StringConstraints(max_length=500)] = ""
+    results: Annotated[dict[FigureName, Figure], Field(default={}, max_length=16)]
+
+
+COMMANDS: tuple[type[Command], ...] = (SubmitJob, CancelJob, CordonSite, UncordonSite, ReportProgress)

@@ -67,6 +67,17 @@ class JobRunning(JobEvent):
     state: ClassVar[JobState] = JobState.RUNNING
 
 
+class JobProgress(JobEvent):
+    """What the task of attempt `attempt` tells of itself, in its own words and figures; it moves no state."""
+
+    kind: ClassVar[str] = "job.progress"
+    state: ClassVar[JobState] = JobState.RUNNING
+
+    fraction: float | None = None
+    message: str = ""
+    results: dict[str, float | int | bool | str] = {}
+
+
 class JobCancelling(JobEvent):
     kind: ClassVar[str] = "job.cancelling"
     state: ClassVar[JobState] = JobState.CANCELLING
@@ -267,7 +278,8 @@ class SiteStray(SiteEvent):
 
 
 JOB_EVENTS: tuple[type[JobEvent], ...] = (
-    JobQueued, JobPlaced, JobStarting, JobRunning, JobCancelling, JobSucceeded, JobFailed, JobCancelled, JobRejected,
+    JobQueued, JobPlaced, JobStarting, JobRunning, JobProgress, JobCancelling, JobSucceeded, JobFailed, JobCancelled,
+    JobRejected,
 )  # fmt: skip
 ATTEMPT_EVENTS: tuple[type[AttemptEvent], ...] = (
     AttemptPending, AttemptStarting, AttemptRunning, AttemptDisconnected,

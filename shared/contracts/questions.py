@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from shared.contracts.commands import Principal
 from shared.contracts.policies import Demand, Policy
 from shared.contracts.reasons import Reason, Verdict
+from shared.ids import AttemptId
 from shared.job import JobSpec
 from shared.site import SiteCapacity
 
@@ -40,6 +41,22 @@ class Membership(Answer):
     verbs: frozenset[str]
 
 
+class WorkloadIdentity(Answer):
+    """The attempt whose own token this is, as its cluster says: the Nomad job id, its namespace and allocation.
+
+    `sites`: those whose jobs that cluster may speak for, as auth's settings say.
+    """
+
+    job: str
+    namespace: str
+    allocation: str
+    sites: tuple[str, ...]
+
+    def is_of(self, attempt: AttemptId) -> bool:
+        """Whether it is this attempt's: the whole id, never a prefix of it (CVE-2025-4922)."""
+        return self.job == attempt.nomad_id
+
+
 class Context(Answer):
     """A verified principal and what they may do. Good until `expires_at`, and cached no longer than 60 s.
 
@@ -55,6 +72,8 @@ class Context(Answer):
     read_grant: str
     client: str = ""
     token_id: str = ""
+    workload: WorkloadIdentity | None = None
+    """Set when the caller is a running job: then it is nobody else, in no VO."""
 
     def may(self, verb: str, vo: str) -> bool:
         """Whether the principal has this verb in this VO."""
@@ -75,6 +94,8 @@ class GrantItem(Answer):
     content_type: str = "application/json"
     own: bool = True
     """Whether the caller owns what the command acts on (cancel: own or VO-wide verb)."""
+    attempt: str | None = None
+    """The Nomad job id of the attempt that tells of itself."""
     demand: Demand | None = None
 
 
@@ -276,6 +297,21 @@ class StraysRequest(Answer):
 
 class StraysAnswer(Answer):
     strays: tuple[str, ...]
+
+
+class SpeakRequest(Answer):
+    """`POST /internal/attempts:speak` at the scheduler: is this the identity of that job's attempt, which lives now?"""
+
+    job_id: UUID
+    workload: WorkloadIdentity
+
+
+class SpeakAnswer(Answer):
+    """`attempt` is its number; 0 with `why` when it is not."""
+
+    attempt: int = 0
+    vo: str = ""
+    why: str = ""
 
 
 # -- monitor ------------------------------------------------------------------------------------------------------

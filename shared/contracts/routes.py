@@ -5,7 +5,7 @@ from typing import Final
 
 from shared.contracts import commands, events
 from shared.contracts.commands import Command
-from shared.contracts.events import AttemptEvent, Event, JobEvent, SiteEvent
+from shared.contracts.events import AttemptEvent, Event, JobEvent, JobProgress, SiteEvent
 from shared.ids import vo_token
 
 
@@ -118,6 +118,8 @@ def event_routes(event: Event) -> tuple[tuple[str, str], ...]:
     word (`.` written `~`). What the scheduler needs goes to its own exchange as well.
     """
     match event:
+        case JobProgress():
+            return ((EVENTS_EXCHANGE, f"vo.{vo_token(event.vo)}.job.progress"),)
         case JobEvent():
             return ((EVENTS_EXCHANGE, f"vo.{vo_token(event.vo)}.job.{event.state}"),)
         case AttemptEvent():

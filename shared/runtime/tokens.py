@@ -16,9 +16,10 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
 from shared.contracts import codec
-from shared.contracts.commands import CancelJob, Command, CordonSite, Principal, SubmitJob, UncordonSite
+from shared.contracts.commands import CancelJob, Command, CordonSite, Principal, ReportProgress, SubmitJob, UncordonSite
 from shared.contracts.envelope import Message
 from shared.contracts.policies import demand_of
+from shared.contracts.questions import WorkloadIdentity
 from shared.errors import Refused, Unavailable
 from shared.ports import Clock
 from shared.runtime import jws
@@ -70,6 +71,8 @@ class GrantClaims:
     token_id: str = ""
     policy: str = ""
     demand_sha256: str = ""
+    workload: WorkloadIdentity | None = None
+    """Of a running job that tells of itself: which one."""
 
     def covers(self, owner: Principal) -> bool:
         """Whether the grant reaches something of this owner."""
@@ -246,6 +249,7 @@ def claims_of(payload: Mapping[str, Any]) -> GrantClaims:
             token_id=str(payload.get("token", "")),
             policy=str(payload.get("policy", "")),
             demand_sha256=str(payload.get("demand_sha256", "")),
+            workload=WorkloadIdentity.model_validate(payload["workload"]) if "workload" in payload else None,
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise GrantInvalid(f"the grant lacks or misspells a claim: {error}") from error
@@ -280,6 +284,8 @@ def _acting(command: Command) -> tuple[Principal, str | None]:
             return command.owner, command.spec.vo
         case CancelJob():
             return command.requested_by, command.vo
+        case ReportProgress():
+            return command.reported_by, command.vo
         case CordonSite() | UncordonSite():
             return command.requested_by, None
     raise GrantInvalid(f"no rule says who acts in {type(command).__name__}: add it to shared/runtime/tokens.py")

@@ -85,6 +85,8 @@ def job(context: typer.Context, job: JobArgument, output: Output = Format.TABLE)
     for name, value in pairs.items():
         if value:
             screen.line(f"{name}: {value}")
+    if told := grids.progress(found):
+        screen.line(f"progress: {told}")
     for name, address in found.endpoints.items():
         screen.line(f"endpoint {name}: {address}")
     rows = (

@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 
 from services.gateway.api.about import API_VERSION
 from services.gateway.api.documents import ProblemDocument
+from services.gateway.api.progress import ProgressInput
 from services.gateway.api.secrets import SecretInput
 from services.gateway.api.sites import CordonInput
 from services.gateway.requests import JobFile
@@ -47,7 +48,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
             openapi_version="3.1.0",
         )  # fmt: skip
         schemas = made.setdefault("components", {}).setdefault("schemas", {})
-        for model in (JobFile, ProblemDocument, CordonInput, SecretInput, SubscriptionInput):
+        for model in (JobFile, ProblemDocument, CordonInput, SecretInput, SubscriptionInput, ProgressInput):
             _add(schemas, model)
         files = {"type": "array", "minItems": 1, "maxItems": 1000, "items": {"$ref": _REF.format(model="JobFile")}}
         schemas["JobBatch"] = {

@@ -17,6 +17,7 @@ from services.gateway.changes import Changes
 from services.gateway.job_view import JobView
 from services.gateway.listing import JobFilter
 from services.gateway.lookup import Lookup, job_id_of
+from services.gateway.reporting import Reporting
 from services.gateway.requests import refused_parameter
 from services.gateway.settings import GatewaySettings
 from services.gateway.store import HotRow
@@ -43,11 +44,12 @@ class ViewRoutes:
     """See each route's own words; they are the API's documentation."""
 
     def __init__(
-        self, settings: GatewaySettings, access: Access, lookup: Lookup, store: Store, changes: Changes,
-        scheduler: Questions, timelines: Timelines, spans: SpanReader | None,
+        self, settings: GatewaySettings, access: Access, reporting: Reporting, lookup: Lookup, store: Store,
+        changes: Changes, scheduler: Questions, timelines: Timelines, spans: SpanReader | None,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._access = access
+        self._reporting = reporting
         self._lookup = lookup
         self._store = store
         self._changes = changes
@@ -103,7 +105,9 @@ class ViewRoutes:
         prefer: Annotated[str | None, Header(description="`wait=30`: answer when it changes, or after 30 s.")] = None,
     ) -> Response:  # fmt: skip
         """One job. With `Prefer: wait=<s>` the answer comes when the job is no longer as `If-None-Match` says."""
-        caller, id = await self._access.caller(request), job_id_of(job_id)
+        caller, id = await self._access.anybody(request), job_id_of(job_id)
+        if caller.workload is not None:
+            await self._reporting.speaking(caller.workload, id)
         wait_s = preferences.wait_s(prefer, self._settings.wait_limit_s)
         row = await self._lookup.row(caller, id)
         headers = {}

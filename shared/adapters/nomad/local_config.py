@@ -32,10 +32,13 @@ class RegionSettings:
 
 
 def server(settings: RegionSettings) -> Config:
-    """The only server of a region. Its event buffer is larger than Nomad's default of 100 lines."""
+    """The only server of a region. Its event buffer is larger than Nomad's default of 100 lines, and the identities of
+    its tasks say whose they are.
+    """
     http, rpc, serf, _ = settings.ports
+    address = f"{'https' if settings.guarded else 'http'}://{HOST}:{http}"
     return _common(settings, {"http": http, "rpc": rpc, "serf": serf}) | {
-        "server": {"enabled": True, "bootstrap_expect": 1, "event_buffer_size": 1000}
+        "server": {"enabled": True, "bootstrap_expect": 1, "event_buffer_size": 1000, "oidc_issuer": address}
     }
 
 

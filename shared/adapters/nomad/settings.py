@@ -32,6 +32,13 @@ class ClusterSettings(BaseModel):
         None, description="PEM certificate shown to clusters that verify their clients (`verify_https_client`)."
     )
     client_key_file: Path | None = Field(None, description="PEM key of the client certificate.")
+    platform_url: str = Field(
+        "", pattern=r"^$|^https?://[^\s/]+$", description="URL of the gateway as tasks of this cluster reach it, given "
+        "to them as SERAI_URL beside a token of their own. Empty: they get neither."
+    )  # fmt: skip
+    identity_ttl_s: int = Field(
+        3600, ge=60, le=3600, description="Seconds a task's own token is good; Nomad renews it in time."
+    )
     connections: int = Field(
         10,
         ge=1,

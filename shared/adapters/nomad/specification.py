@@ -6,6 +6,7 @@ What a job finds when it starts, with every driver:
   declared outputs are read from it (`main/local/<path>` of the allocation). An image that is run without a command of
   the user's keeps its own folder; its inputs and outputs are in `NOMAD_TASK_DIR` all the same.
 - the user's environment, and SERAI_JOB_ID, SERAI_ATTEMPT, SERAI_VO, SERAI_SITE and TRACEPARENT.
+- where the cluster's settings say so, SERAI_URL and SERAI_TOKEN_FILE: the platform, and the job's own token for it.
 - a command given with an image becomes the image's command, as `docker run IMAGE COMMAND` does it.
 - each secret that it names, as a file of Nomad's secrets folder (`NOMAD_SECRETS_DIR`): only the name is in the job.
 - an endpoint `http` is the port NOMAD_PORT_http: chosen by Nomad, or, with `port` given, that port inside the
@@ -31,6 +32,10 @@ TASK = "main"
 TOMBSTONE_KEY = "serai_tombstone"
 NONCE_KEY = "serai_nonce"
 
+IDENTITY = "serai"
+"""Name and audience of a task's own token."""
+
+_TOKEN_FILE = f"${{NOMAD_SECRETS_DIR}}/nomad_{IDENTITY}.jwt"
 _SECOND = 1_000_000_000
 _LOG_FILES = 5
 
@@ -158,7 +163,8 @@ def _task(order: AttemptOrder, driver: str, settings: ClusterSettings) -> dict[s
         "Name": TASK,
         "Driver": driver,
         "Config": config,
-        "Env": _env(order),
+        "Env": _env(order, settings),
+        "Identities": [_identity(settings)] if settings.platform_url else [],
         "Templates": [
             *(_file(file) for file in spec.files),
             *(template_of_secret(order.attempt.nomad_id, secret) for secret in spec.secrets),
@@ -182,7 +188,7 @@ def _config(spec: JobSpec, driver: str) -> dict[str, Any]:
     return config
 
 
-def _env(order: AttemptOrder) -> dict[str, str]:
+def _env(order: AttemptOrder, settings: ClusterSettings) -> dict[str, str]:
     return {
         "TRACEPARENT": order.traceparent,
         **{name: literal(value) for name, value in order.spec.env.items()},
@@ -190,6 +196,21 @@ def _env(order: AttemptOrder) -> dict[str, str]:
         "SERAI_ATTEMPT": str(order.attempt.number),
         "SERAI_VO": order.spec.vo,
         "SERAI_SITE": order.site.name,
+        **({"SERAI_URL": settings.platform_url, "SERAI_TOKEN_FILE": _TOKEN_FILE} if settings.platform_url else {}),
+    }
+
+
+def _identity(settings: ClusterSettings) -> dict[str, Any]:
+    """A token by which the platform knows this task again (Nomad, `identity` block). In a file, which Nomad keeps
+    fresh: a variable of the environment would end with the token in it.
+    """
+    return {
+        "Name": IDENTITY,
+        "Audience": [IDENTITY],
+        "File": True,
+        "Env": False,
+        "TTL": settings.identity_ttl_s * _SECOND,
+        "ChangeMode": "noop",
     }
 
 

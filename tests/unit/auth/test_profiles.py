@@ -4,15 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
+from services.auth import deciding
 from services.auth.bad_token import BadToken
 from services.auth.claims import presented
 from services.auth.demo_users import BIO, CLIMATE
 from services.auth.issuers import ANY_AUDIENCE, GroupRule, Issuer
 from services.auth.permissions import PlatformRole, Role
-from services.auth.profiles import Workload
-from tests.builders import NOON
-from tests.unit.auth.world import URL, FakeIssuer, auth, signed, trusted
+from services.auth.tables import principals
+from shared.contracts.commands import COMMANDS, Principal, ReportProgress
+from shared.contracts.questions import WorkloadIdentity
+from tests.builders import NOON, a_job, job_id
+from tests.unit.auth.world import URL, FakeIssuer, auth, item_for, message_for, signed, trusted
 
 pytestmark = pytest.mark.fast
 NOW = NOON.timestamp()
@@ -32,6 +36,8 @@ def issuer(profile: str, **changed: Any) -> Issuer:
     fields: dict[str, Any] = {"issuer": URL, "profile": profile, "audiences": ("serai",)}
     if profile == "wlcg":
         fields |= {"vos": (CLIMATE,), "groups": (GroupRule(group="/climate", vo=CLIMATE, role=Role.MEMBER),)}
+    if profile == "nomad":
+        fields["sites"] = ("prague",)
     return Issuer(**(fields | changed))
 
 
@@ -131,11 +137,45 @@ def test_c3_named_clients_bind_even_where_the_audience_is_ours() -> None:
 
 def test_b9_a_jobs_identity_is_of_exactly_that_job() -> None:
     workload = present("nomad").workload
-    assert workload == Workload("default", "job1", "a1", "main")
-    assert workload.is_of("job1")
-    for other in ("job", "job10", "JOB1", "job1 ", "", "xjob1"):
-        assert not workload.is_of(other)
+    assert workload == WorkloadIdentity(job="job1", namespace="default", allocation="a1", sites=("prague",))
+    assert deciding.of_workload(workload, "job.report", "job1", None).allowed
+    for other in ("job", "job10", "JOB1", "job1 ", "", "xjob1", None):
+        assert deciding.of_workload(workload, "job.report", other, None).code == "another_job"
     assert present("rfc9068").workload is None
+
+
+@pytest.mark.parametrize("verb", sorted({command.verb for command in COMMANDS} - {"job.report"}))
+def test_b9_a_jobs_identity_is_granted_nothing_else(verb: str) -> None:
+    workload = present("nomad").workload
+    assert deciding.of_workload(workload, verb, "job1", None).code == "workload_may_not"
+
+
+async def test_b9_grants_for_reports_are_for_jobs_themselves_and_name_them(tmp_path: Path) -> None:
+    server = FakeIssuer()
+    kind, claims = GOOD["nomad"]
+    name = f"{job_id(1)}-001"
+    token = signed(server.key, {**BASE, **claims, "nomad_job_id": name}, typ=kind)
+    report = ReportProgress(
+        job_id=job_id(1), attempt=1, vo=CLIMATE, reported_at=NOON,
+        reported_by=Principal(issuer=URL, subject="global:default:j:g:t:i"),
+    )  # fmt: skip
+    trust = (issuer("nomad", algorithms=("ES256",)), trusted("https://people.example"))
+    people = FakeIssuer("https://people.example")
+    async with auth(tmp_path, server, people, trust=trust) as running:
+        assert (await running.context(token)).json()["workload"] == {
+            "job": name, "namespace": "default", "allocation": "a1", "sites": ["prague"],
+        }  # fmt: skip
+        asked = [item_for(report, CLIMATE, attempt=each) for each in (name, f"{job_id(1)}-0010", None)]
+        good, *bad = await running.grant(token, *asked)
+        claims_of = await running.grants.verify_command(message_for(report, good["grant"]))
+        assert claims_of.workload is not None and claims_of.workload.job == name
+        assert [each["refusal_code"] for each in bad] == ["another_job", "another_job"]
+        (person,) = await running.grant(people.token(), item_for(report, CLIMATE, attempt=name))
+        assert person["refusal_code"] == "workload_needed"
+        (submit,) = await running.grant(token, item_for(a_job(), CLIMATE))
+        assert submit["refusal_code"] == "workload_may_not"
+        kept = await running.store.read(lambda c: [row.subject for row in c.execute(select(principals.c.subject))])
+        assert "alice" in kept and not [each for each in kept if each.startswith("global:")]
 
 
 async def test_b9_a_jobs_identity_holds_no_vo_and_no_role_whatever_it_says(tmp_path: Path) -> None:

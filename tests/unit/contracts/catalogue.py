@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from shared.contracts import events as e
-from shared.contracts.commands import CancelJob, Command, CordonSite, SubmitJob, UncordonSite
+from shared.contracts.commands import CancelJob, Command, CordonSite, Principal, ReportProgress, SubmitJob, UncordonSite
 from shared.contracts.reasons import ReasonCode, Verdict, VerdictCode, because
 from shared.job import FailureClass, JobKind
 from shared.site import GpuStock
@@ -14,6 +14,8 @@ _VERDICTS = (
     Verdict(site="prague", code=VerdictCode.FITS, message="fits", score=0.7, can_change=True),
     Verdict(site="lyon", code=VerdictCode.GPU_MISSING, message="no GPU here", asked=1, free=0, advice="ask for none"),
 )
+
+_TASK = Principal(issuer="https://nomad.prague.example", subject=f"prague:default:{job_id(1)}-001:main:main:serai")
 
 COMMANDS: tuple[Command, ...] = (
     a_job(
@@ -33,7 +35,11 @@ COMMANDS: tuple[Command, ...] = (
     CancelJob(job_id=job_id(1), vo=VO, requested_by=ALICE, requested_at=NOON),
     CordonSite(site="prague", reason="maintenance", requested_by=ALICE, requested_at=NOON),
     UncordonSite(site="prague", requested_by=ALICE, requested_at=NOON),
-)
+    ReportProgress(
+        job_id=job_id(1), attempt=1, vo=VO, reported_by=_TASK, reported_at=NOON, fraction=0.25, message="epoch 5 of 20",
+        results={"loss": 0.125, "epoch": 5, "phase": "train", "best": True},
+    ),
+)  # fmt: skip
 
 _JOB = {"job_id": job_id(1), "vo": VO, "owner": ALICE, "name": "count"}
 _AT = {"job_id": job_id(1), "attempt": 1, "vo": VO, "site": "prague", "node": "node-1", "allocation": "a1b2"}
@@ -46,6 +52,10 @@ EVENTS: tuple[e.Event, ...] = (
     e.JobPlaced(**_JOB, sequence=2, attempt=1, site="prague", receipt=_VERDICTS),
     e.JobStarting(**_JOB, sequence=3, attempt=1, site="prague"),
     e.JobRunning(**_JOB, sequence=4, attempt=1, site="prague"),
+    e.JobProgress(
+        **_JOB, sequence=5, attempt=1, site="prague", fraction=0.25, message="epoch 5 of 20",
+        results={"loss": 0.125, "epoch": 5, "phase": "train", "best": True},
+    ),
     e.JobCancelling(**_JOB, sequence=5, attempt=1, site="prague", reason=because(ReasonCode.CANCELLED_BY_USER)),
     e.JobSucceeded(**_JOB, sequence=5, attempt=1, site="prague", exit_code=0, reason=because(ReasonCode.COMPLETED)),
     e.JobFailed(**_JOB, sequence=5, exit_code=3, reason=_EXIT_3, verdicts=_VERDICTS),

@@ -202,6 +202,7 @@ GUARDED = [
     ("GET", "/v1/secrets"), ("PUT", "/v1/secrets/key"), ("DELETE", "/v1/secrets/key"),
     ("POST", "/v1/subscriptions"), ("GET", "/v1/subscriptions"), ("GET", "/v1/subscriptions/one"),
     ("POST", "/v1/subscriptions/one:renew"), ("DELETE", "/v1/subscriptions/one"),
+    ("POST", "/v1/jobs/{id}/progress"),
 ]  # fmt: skip
 
 

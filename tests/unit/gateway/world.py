@@ -37,6 +37,8 @@ from shared.contracts.questions import (
     RememberedRequest,
     SitesAnswer,
     SiteStatus,
+    SpeakAnswer,
+    SpeakRequest,
 )
 from shared.contracts.routes import EVENTS_EXCHANGE, Stream
 from shared.errors import NotFound, Refused, Unavailable
@@ -154,6 +156,8 @@ class OwnersDouble:
     log_known: bool = True
     log_end: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[str] = field(default_factory=list)
+    living: set[str] = field(default_factory=set)
+    """Attempts whose own tokens are heard."""
 
     def app(self) -> FastAPI:
         app = FastAPI()
@@ -162,6 +166,7 @@ class OwnersDouble:
         app.add_api_route("/internal/jobs/{job_id}/explain", self.explain_job)
         app.add_api_route("/internal/explain", self.explain, methods=["POST"])
         app.add_api_route("/internal/sites", self.sites)
+        app.add_api_route("/internal/attempts:speak", self.speak, methods=["POST"])
         app.add_api_route("/internal/jobs/{job_id}/logs", self.logs)
         app.add_api_route("/internal/jobs/{job_id}/outputs", self.outputs)
         app.add_api_route("/internal/jobs/{job_id}/outputs/{name}", self.output)
@@ -171,6 +176,10 @@ class OwnersDouble:
         self.asked.append(f"{job_id}/{attempt}>{after}")
         events = [orjson.loads(body) for body in self.series.get((job_id, attempt), [])]
         return EventsAnswer(events=tuple(event for event in events if int(event["sequence"]) > after))
+
+    async def speak(self, asked: SpeakRequest) -> SpeakAnswer:
+        speaks = asked.workload.job in self.living
+        return SpeakAnswer(attempt=1, vo=VO) if speaks else SpeakAnswer(why="the attempt is over")
 
     async def explain_job(self, job_id: str) -> Explanation:
         raise NotFound("not here yet")
