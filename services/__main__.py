@@ -201,7 +201,8 @@ def _local(port: int, data: Path | None, nomad: str, copies: int, log_level: str
     from services.local.settings import LocalSettings
 
     logs.configure("warning")
-    return LocalSettings(port=port, data=data, nomad=nomad, copies=copies, log_level=_level(log_level))
+    given = {"port": port, "data": data, "nomad": nomad, "copies": copies, "log_level": _level(log_level)}
+    return _checked(LocalSettings, given)
 
 
 def _level(word: str) -> Any:
@@ -217,17 +218,22 @@ def _alone(service: str, work: Any) -> None:
 
 
 def _embedded(**given: Any) -> Any:
-    from pydantic import ValidationError
-
     from services.embedded.settings import EmbeddedSettings
 
+    settings = _checked(EmbeddedSettings, {name: value for name, value in given.items() if value is not None})
+    logs.configure(settings.log_level)
+    return settings
+
+
+def _checked(kind: Any, given: dict[str, Any]) -> Any:
+    """Settings of options; a wrong one is the command line's fault and named."""
+    from pydantic import ValidationError
+
     try:
-        settings = EmbeddedSettings(**{name: value for name, value in given.items() if value is not None})
+        return kind(**given)
     except ValidationError as error:
         first = error.errors()[0]
         raise typer.BadParameter(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    logs.configure(settings.log_level)
-    return settings
 
 
 def _run(work: Any) -> int:

@@ -114,10 +114,10 @@ async def up(folder: Path, *options: str, port: int = FIRST_PORT, data: str = "d
         yield Up(process, folder, await first_line(process))
 
 
-async def first_line(process: asyncio.subprocess.Process) -> dict[str, Any]:
+async def first_line(process: asyncio.subprocess.Process, deadline_s: float = START_S) -> dict[str, Any]:
     """The first line of standard output, which is one JSON object."""
     assert process.stdout is not None and process.stderr is not None
-    async with asyncio.timeout(START_S):
+    async with asyncio.timeout(deadline_s):
         line = await process.stdout.readline()
         if not line:
             raise AssertionError(f"it ended before it was ready: {(await process.stderr.read()).decode()}")

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import httpx2 as httpx
 import pytest
 
+from services.embedded.agent import EmbeddedAgent
 from services.local.parts import Parts
 from services.local.platform import LocalPlatform, local_platform
 from services.local.settings import LocalSettings
@@ -55,6 +56,9 @@ class Whole:
     consul: Proxy
     folder: Path
     http: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(trust_env=False, timeout=10))
+
+    renewed: list[EmbeddedAgent] = field(default_factory=list)
+    """Agents that tests started in place of others."""
 
     @asynccontextmanager
     async def users(self, seed: int) -> AsyncIterator["Users[Entrance]"]:
@@ -113,6 +117,8 @@ async def whole(folder: Path, *, copies: int = COPIES, **further: str) -> AsyncI
         made = Whole(up, proxies[BROKER], proxies[DATABASE], proxies[CONSUL], folder)
         yield made
         await made.http.aclose()
+        for agent in made.renewed:
+            await agent.stop(end_tasks=True)
 
 
 async def _between(url: str, stack: AsyncExitStack) -> tuple[Proxy, str]:
