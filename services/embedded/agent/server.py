@@ -169,15 +169,15 @@ class EmbeddedAgent:
 
         self._server = await loop.create_server(protocol, sock=listener, backlog=512)
 
-    async def stop(self, *, end_tasks: bool = False) -> None:
-        """Stop serving and watching. Tasks go on unless they are to be ended. Stopping twice is stopping once."""
+    async def stop(self, *, end_tasks: bool | None = None) -> None:
+        """Stop serving and watching. Tasks go on or are ended, None = as the settings say. Twice is once."""
         if self.closing:
             return
         self.closing = True
         self._stop_listening()
         for stream in tuple(self.streams):
             stream.close()
-        ending = end_tasks or self.settings.end_tasks_at_stop
+        ending = self.settings.end_tasks_at_stop if end_tasks is None else end_tasks
         await asyncio.gather(*(client.close(end_tasks=ending) for client in self.clients.values()))
         self._flush()
         await self._journal.close()

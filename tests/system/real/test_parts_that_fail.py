@@ -1,4 +1,4 @@
-"""Broker, database, Consul and sites fail under load, by themselves or by the network: nothing is lost, nothing doubled.
+"""Broker, database, Consul and sites fail under load, by themselves or by the network: nothing lost, nothing doubled.
 
 The services are left alone meanwhile: none may end, and each must go on by itself. `--long` breaks everything thrice.
 """
