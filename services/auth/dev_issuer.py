@@ -39,6 +39,7 @@ from shared.errors import Misconfigured, NotFound, Unavailable
 from shared.ports import Clock
 from shared.runtime.http import install_health, install_problems
 from shared.runtime.service import Service
+from shared.runtime.tls import trusting_nobody
 
 __all__ = ["CLI", "DEMO_USERS", "DevIssuerSettings", "assemble", "demo_token", "trusted_as"]
 
@@ -316,7 +317,9 @@ def sign_access_token(key: ECKey, kid: str, claims: Mapping[str, Any], kind: str
 
 async def demo_token(issuer: str, user: str, *, transport: httpx.AsyncBaseTransport | None = None) -> str:
     """An access token of a demo user from a running development issuer. Raises NotFound or Unavailable."""
-    async with httpx.AsyncClient(base_url=issuer, transport=transport, timeout=5.0, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=issuer, transport=transport, timeout=5.0, trust_env=False, verify=trusting_nobody()
+    ) as client:
         try:
             response = await client.post("/demo/token", data={"user": user})
         except httpx.HTTPError as error:

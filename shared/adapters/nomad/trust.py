@@ -7,10 +7,13 @@ import ssl
 
 from shared.adapters.nomad.settings import ClusterSettings
 from shared.errors import Misconfigured
+from shared.runtime.tls import trusting_nobody
 
 
 def context_of(settings: ClusterSettings) -> ssl.SSLContext:
     """The context for a cluster: its own authorities only, where it names some. Raises Misconfigured."""
+    if settings.address.startswith("http://") and not settings.ca_file and not settings.client_certificate_file:
+        return trusting_nobody()
     try:
         context = ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
         if settings.client_certificate_file:

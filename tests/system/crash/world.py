@@ -18,6 +18,7 @@ from services.embedded.platform import Platform, platform
 from services.embedded.settings import EmbeddedSettings
 from services.embedded.sites import read_sites
 from shared.adapters.sqlite import open_store
+from shared.runtime.tls import trusting_nobody
 from tests import pacing
 from tests.system.crash.crashing import Life, Point
 
@@ -53,7 +54,9 @@ class World:
     lives: list[Life] = field(default_factory=list)
     up: Platform | None = None
     token: str = ""
-    client: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(trust_env=False, timeout=60))
+    client: httpx.AsyncClient = field(
+        default_factory=lambda: httpx.AsyncClient(trust_env=False, timeout=60, verify=trusting_nobody())
+    )
 
     @property
     def life(self) -> Life:
