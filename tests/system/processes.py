@@ -26,11 +26,13 @@ FIRST_PORT = 18_080
 
 def environment(folder: Path, **further: str) -> dict[str, str]:
     """What a newcomer's shell has: programs on PATH, a home of its own, no setting of ours."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SERAI_", "MAKE", "AMQP_"))}
+    foreign = ("SERAI_", "MAKE", "AMQP_", "OIDC_", "BEARER_TOKEN", "XDG_RUNTIME_DIR")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     ours = {
         "PATH": f"{PROGRAMS}:{kept.get('PATH', '')}",
         "HOME": str(folder),
         "SERAI_CONFIG_DIR": str(folder / "config"),
+        "SERAI_KEYRING": "off",
     }
     return {**kept, **ours, "NO_COLOR": "1", "COLUMNS": "200", **further}
 

@@ -143,7 +143,7 @@ class InFile(KeyringBackend):
 async def test_the_keyring_that_the_user_has_chosen_is_used(folder: Path) -> None:
     """Through the keyring library's own choice of a backend, as a desktop's comes to it."""
     (folder / "desktop.py").write_text(BACKEND)
-    desktop = {"PYTHON_KEYRING_BACKEND": "desktop.InFile", "PYTHONPATH": str(folder)}
+    desktop = {"SERAI_KEYRING": "on", "PYTHON_KEYRING_BACKEND": "desktop.InFile", "PYTHONPATH": str(folder)}
     words = ("serai-platform", "up", "--data", str(folder / "data"), "--port", str(PORT))
     async with started(*words, folder=folder) as process:
         here = Up(process, folder, await first_line(process))

@@ -12,7 +12,7 @@ import pytest
 from serai import cli
 from serai.cli.signing_in import may_open_browser
 from tests.unit.client.builders import NOON, a_pace
-from tests.unit.client.fake_gateway import problem
+from tests.unit.client.fake_gateway import event, frames, job_id, problem, sse
 from tests.unit.client.issuing import GATEWAY, ISSUER, AnyToken, Network, PersonsTime, an_issuer
 
 pytestmark = pytest.mark.fast
@@ -216,6 +216,14 @@ def test_a_token_that_the_gateway_refuses_is_renewed_and_the_request_sent_again(
     world.gateway.void.add(first)
     assert world.serai("whoami")[0] == 0
     assert world.gateway.tokens()[-2:] == [first, world.kept()[GATEWAY]["token"]]
+
+
+def test_a_stream_goes_on_with_a_new_token(world: World) -> None:
+    world.serai("login", "--user", "alice")
+    world.gateway.void.add(world.kept()[GATEWAY]["token"])
+    world.gateway.streams = [sse(frames(("1-1", event(1, "job.running")), end="final"))]
+    code, out, _ = world.serai("events", "-f", job_id(1))
+    assert code == 0 and "job.running" in out and world.network.grants() == ["refresh_token"]
 
 
 def test_a_refusal_that_a_new_token_does_not_mend_is_told_after_one_try(world: World) -> None:
