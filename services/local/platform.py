@@ -112,14 +112,10 @@ async def local_platform(settings: LocalSettings, told: Told = nothing_further) 
         stack.push_async_callback(supervisor.stop)
         for service in SERVICES:
             for number, address in enumerate(addresses[service], 1):
-<<<<<<< HEAD
-                environment = common | {"SERAI_PORT": str(urlsplit(address).port)} | _own(service, number, issuer)
-                environment |= {"SERAI_SERVICE_KEY": folder.service_keys[service][0]}
-=======
                 environment = (
                     common | {"SERAI_PORT": str(urlsplit(address).port)} | _own(service, number, issuer, parts)
                 )
->>>>>>> 8a80e50 (Job identity: a running job tells of its progress and reads itself with the token that its site's Nomad signs, and nothing else)
+                environment |= {"SERAI_SERVICE_KEY": folder.service_keys[service][0]}
                 await supervisor.add(f"{service}-{number}", [sys.executable, "-m", "services", service], environment)
         await up.wait_until_ready(settings.ready_within_s)
         yield up

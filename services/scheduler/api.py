@@ -162,26 +162,13 @@ def build(answers: Answers, door: Door) -> FastAPI:
     """The app: every route but health is for services of the platform only."""
     app = FastAPI(title="Serai scheduler", redirect_slashes=False, docs_url=None, redoc_url=None, openapi_url=None)
     install_problems(app)
-<<<<<<< HEAD
     for method, path, route, may in (
         ("POST", "/internal/explain", answers.explain, "gateway"),
         ("GET", "/internal/jobs/{job_id}/explain", answers.explain_job, "gateway"),
         ("GET", "/internal/jobs/{job_id}/events", answers.events, "gateway"),
         ("GET", "/internal/sites", answers.sites, "gateway"),
         ("POST", "/internal/attempts:strays", answers.strays, "monitor"),
-=======
-    services_only: dict[str, Any] = {
-        "dependencies": [Depends(internal_only(service_token))], "openapi_extra": needs(SERVICE),
-        "response_model": None,
-    }  # fmt: skip
-    for method, path, route in (
-        ("POST", "/internal/explain", answers.explain),
-        ("GET", "/internal/jobs/{job_id}/explain", answers.explain_job),
-        ("GET", "/internal/jobs/{job_id}/events", answers.events),
-        ("GET", "/internal/sites", answers.sites),
-        ("POST", "/internal/attempts:strays", answers.strays),
-        ("POST", "/internal/attempts:speak", answers.speak),
->>>>>>> 8a80e50 (Job identity: a running job tells of its progress and reads itself with the token that its site's Nomad signs, and nothing else)
+        ("POST", "/internal/attempts:speak", answers.speak, "gateway"),
     ):
         app.add_api_route(path, route, methods=[method], response_model=None, **between_services(door, may))
     return app

@@ -9,26 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-<<<<<<< HEAD
-from services.scheduler import store
-from services.scheduler.decisions import AttemptSeen, Call, CancelAsked, Registered, StopStray
-=======
-import orjson
-from pydantic import ValidationError
-
 from services.scheduler import speaking, store
 from services.scheduler.decisions import AttemptSeen, Call, CancelAsked, Registered, Reported, StopStray
->>>>>>> 8a80e50 (Job identity: a running job tells of its progress and reads itself with the token that its site's Nomad signs, and nothing else)
 from services.scheduler.keeping import Keeper
 from services.scheduler.records import Job, Outcome
 from shared.contracts import events
-<<<<<<< HEAD
-from shared.contracts.commands import CancelJob, Command, CordonSite, SubmitJob, UncordonSite
-from shared.contracts.envelope import Envelope
-=======
 from shared.contracts.commands import CancelJob, Command, CordonSite, ReportProgress, SubmitJob, UncordonSite
-from shared.contracts.envelope import Envelope, Message
->>>>>>> 8a80e50 (Job identity: a running job tells of its progress and reads itself with the token that its site's Nomad signs, and nothing else)
+from shared.contracts.envelope import Envelope
 from shared.contracts.events import (
     AttemptEnded,
     AttemptEvent,
