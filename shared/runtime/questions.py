@@ -109,6 +109,10 @@ class Questions:
             problem = {}
         what = str(problem.get("detail") or f"{self._service} answered {response.status_code}")
         code = str(problem.get("code") or "")
+        if code == "grant_expired":
+            return Unavailable(
+                "the authorisation of this question has run out, and auth cannot be asked for another now"
+            )
         if response.status_code == 404:
             return NotFound(what, code=code)
         if response.status_code == 409:

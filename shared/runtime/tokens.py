@@ -151,7 +151,7 @@ class GrantVerifier:
         return claims
 
     async def verify_read(self, grant: str) -> ReadGrant:
-        """The asker behind a read grant. Raises GrantInvalid (also when expired) or Unavailable."""
+        """The asker behind a read grant. Raises GrantInvalid, Refused (`grant_expired`) or Unavailable."""
         digest = hashlib.sha256(grant.encode(errors="replace")).digest()
         known = self._read.get(digest)
         if known is None:
@@ -161,7 +161,7 @@ class GrantVerifier:
                 self._read.popitem(last=False)
         if self._clock() >= known.expires_at:
             self._read.pop(digest, None)
-            raise GrantInvalid("the read grant has expired")
+            raise Refused("the read grant has expired", code="grant_expired")
         if await self._is_suspended(known.principal, known.client, known.token_id):
             raise GrantInvalid("who asks is suspended")
         return known

@@ -46,6 +46,32 @@ async def test_while_auth_is_away_reads_go_on_for_a_bounded_time_and_writes_are_
         await alice.sees(job, "succeeded")
 
 
+async def test_while_auth_is_away_questions_to_other_services_go_on_as_long_as_their_grant_and_then_wait(
+    tmp_path: Path,
+) -> None:
+    """Views are the gateway's own; why, logs and outputs are asked of others, with a read grant that auth renews."""
+    auth = Movable()
+    async with a_world(
+        tmp_path, *SITES, apps=auth.between, auth={"context_cache_s": 0, "read_grant_life_s": 3.0},
+        gateway={"context_cache_s": 0.05, "stale_context_s": 30},
+    ) as world:  # fmt: skip
+        running = (await world.alice.runs(work("1h", at=["prague"]))).id
+        await world.alice.why(running)
+        auth.away = True
+        assert (await world.alice.http.get(f"/v1/jobs/{running}/explain")).status_code == 200
+
+        async def asked() -> dict[str, Any]:
+            answer = await world.alice.http.get(f"/v1/jobs/{running}/explain")
+            return {} if answer.status_code == 200 else {"status": answer.status_code, **answer.headers}
+
+        told = await until(asked)
+        assert told["status"] == 503
+        assert int(told["retry-after"]) >= 1
+        assert (await world.alice.http.get(f"/v1/jobs/{running}")).status_code == 200
+        auth.away = False
+        await world.alice.why(running)
+
+
 async def test_a_job_accepted_before_auth_went_away_waits_says_so_and_runs_when_it_is_back(tmp_path: Path) -> None:
     auth = Movable()
     async with a_world(tmp_path, *SITES, apps=auth.between, scheduler={"decision_cache_s": 0}) as world:

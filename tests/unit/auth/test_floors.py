@@ -1,6 +1,7 @@
 """Versions below which a published weakness would concern us: no lock file may go under them."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,15 @@ NEVER = {"python-jose", "ecdsa"}
 def locked(name: str) -> dict[str, tuple[int, ...]]:
     found = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([0-9.]+)", (ROOT / name).read_text(), re.MULTILINE)
     return {each.lower(): tuple(map(int, version.strip(".").split("."))) for each, version in found}
+
+
+def test_what_is_asked_for_is_not_below_the_floors_either() -> None:
+    """Who installs without the lock files gets nothing older."""
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    least = {each.split(">=")[0]: each.split(">=")[1].split(",")[0] for each in asked if ">=" in each}
+    found = {name: tuple(map(int, version.split("."))) for name, version in least.items() if name in FLOORS}
+    assert found.keys() == {"authlib", "joserfc"}, "Starlette comes with FastAPI, which asks for more"
+    assert {name: version for name, version in found.items() if version < FLOORS[name]} == {}
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])

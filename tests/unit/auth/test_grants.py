@@ -123,8 +123,9 @@ async def test_read_grants_say_who_asks_and_end_with_the_minute_or_the_token(tmp
         assert not asker.may("job.view_vo", BIO)
         assert asker.platform_verbs == {"site.view", "site.cordon"}
         running.clock.forward(60)
-        with pytest.raises(GrantInvalid, match="expired"):
+        with pytest.raises(Refused, match="expired") as expired:
             await running.grants.verify_read(context["read_grant"])
+        assert expired.value.code == "grant_expired", "not a forged one: whoever asks may ask auth for another"
         short = issuer.token(exp=int(NOON.timestamp()) + 70, entitlements=entitlements)
         brief = await running.grants.verify_read((await running.context(short)).json()["read_grant"])
         assert brief.expires_at == NOON + timedelta(seconds=70)
