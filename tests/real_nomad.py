@@ -41,24 +41,28 @@ class RealNomad:
     """A region. `guarded`: with ACLs and TLS; then `tokens` are those of the two services. `mutual`: who asks over HTTP
     must show a certificate too.
 
-    `server` and `client` are laid over the agents' configuration. `as_root`: clients run as root, for docker.
+    `server` and `client` are laid over the agents' configuration, `each` over that of a client by name. `as_root`:
+    clients run as root, for docker. `servers`: more than one are peers; `address` is the first one's.
     """
 
     folder: Path
     name: str = "real"
     guarded: bool = False
     mutual: bool = False
+    servers: tuple[str, ...] = ("server",)
     clients: tuple[str, ...] = ("client",)
     namespaces: tuple[str, ...] = ()
     server: More = field(default_factory=dict)
     client: More = field(default_factory=dict)
+    each: Mapping[str, More] = field(default_factory=dict)
     as_root: bool = False
     tokens: dict[Role, str] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        ports = free_ports(3 + len(self.clients))
-        self._client_ports = dict(zip(self.clients, ports[3:], strict=True))
+        ports = free_ports(3 * len(self.servers) + len(self.clients))
+        self._server_ports = {name: tuple(ports[3 * n : 3 * n + 3]) for n, name in enumerate(self.servers)}
+        self._client_ports = dict(zip(self.clients, ports[3 * len(self.servers) :], strict=True))
         self.settings = RegionSettings(
             name=self.name, folder=self.folder, ports=(ports[0], ports[1], ports[2], 0), cpu_mhz=4000,
             memory_mib=2048, namespaces=self.namespaces, guarded=self.guarded,
@@ -85,7 +89,9 @@ class RealNomad:
 
     def start(self) -> "RealNomad":
         """Return when every node is ready."""
-        self.begin("server")
+        for name in self.servers[1:]:
+            self._spawn(name)
+        self.begin(self.servers[0])
         if self.guarded:
             self.operator.bootstrap()
         self.make_namespaces()
@@ -103,7 +109,7 @@ class RealNomad:
     def begin(self, name: str) -> None:
         """Start an agent, also again after `kill`; return when it does its part."""
         self._spawn(name)
-        if name == "server":
+        if name in self.servers:
             until(lambda: bool(self.operator.ask("GET", "/v1/status/leader")), READY_S)
             until(lambda: bool(self.operator.ask("GET", "/.well-known/jwks.json").get("keys")), READY_S)
         else:
@@ -161,7 +167,7 @@ class RealNomad:
         home = self.folder / name
         (home / "data").mkdir(parents=True, exist_ok=True)
         (home / "agent.json").write_bytes(orjson.dumps(self._configuration(name, home)))
-        who = {} if self.as_root and name != "server" else _nobody(home)
+        who = {} if self.as_root and name not in self.servers else _nobody(home)
         binary = local_binary.installed()
         assert binary is not None
         with (home / "log").open("ab") as log:
@@ -172,17 +178,27 @@ class RealNomad:
             )  # fmt: skip
 
     def _configuration(self, name: str, home: Path) -> dict[str, Any]:
-        if name == "server":
-            made = merged(local_config.server(self.settings), self.server)
+        if name in self.servers:
+            made = merged(merged(local_config.server(self.settings), self.server), self._among_peers(name))
         else:
-            made = merged(local_config.client(self.settings), self.client) | {
-                "ports": {"http": self._client_ports[name]}
-            }
+            made = merged(merged(local_config.client(self.settings), self.client), self.each.get(name, {}))
+            made["client"]["servers"] = [f"127.0.0.1:{rpc}" for _, rpc, _ in self._server_ports.values()]
+            made["ports"] = {"http": self._client_ports[name]}
         if self.authority is not None and not (home / "tls.pem").exists():
-            self.authority.issue(home, f"{'server' if name == 'server' else 'client'}.{self.name}.nomad")
+            self.authority.issue(home, f"{'server' if name in self.servers else 'client'}.{self.name}.nomad")
         if self.authority is not None:
             made |= local_config.tls(self.authority.file, home / "tls.pem", home / "tls.key", mutual=self.mutual)
         return made | {"name": name, "data_dir": str(home / "data")}
+
+    def _among_peers(self, name: str) -> dict[str, Any]:
+        """Its own ports, and whom it joins."""
+        http, rpc, serf = self._server_ports[name]
+        peers = [f"127.0.0.1:{ports[2]}" for other, ports in self._server_ports.items() if other != name]
+        join = {"retry_join": peers, "retry_interval": "1s", "retry_max": 0}
+        return {
+            "ports": {"http": http, "rpc": rpc, "serf": serf},
+            "server": {"bootstrap_expect": len(self.servers)} | ({"server_join": join} if peers else {}),
+        }
 
     def words(self, name: str) -> str:
         """The end of an agent's log."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
@@ -66,8 +67,9 @@ async def _binary(asked: str) -> Path | None:
     if asked == "embedded":
         return None
     found = local_binary.installed("" if asked == "auto" else asked)
-    if found is None and asked != "auto":
-        raise Misconfigured(f"there is no nomad that can be run at {asked}: name the binary, or use --nomad embedded")
+    named = os.environ.get("NOMAD_BIN", "") if asked == "auto" else asked
+    if found is None and named:
+        raise Misconfigured(f"there is no nomad that can be run at {named}: name the binary, or use --nomad embedded")
     if found is not None:
         await local_binary.check(found)
     return found

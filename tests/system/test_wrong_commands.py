@@ -37,6 +37,12 @@ PLATFORM = {
     "no sites file": Wrong(
         ("up", "--sites", "{folder}/no.yaml", "--data", "{folder}/data"), 78, ("no.yaml: No such file", "docs/sites.md")
     ),
+    "no nomad there": Wrong(
+        ("up", "--nomad", "/nowhere/nomad", "--data", "{folder}/data"), 78, ("/nowhere/nomad", "--nomad embedded")
+    ),
+    "no nomad at all": Wrong(
+        ("up", "--nomad", "/bin/true", "--data", "{folder}/data"), 78, ("is no nomad", "NOMAD=embedded")
+    ),
     "no platform to break": Wrong(("fault", "lyon", "drop-stream", "--data", "{folder}/none"), 78, ("make up",)),
 }  # fmt: skip
 
