@@ -15,6 +15,7 @@ from services import example_env
 from services.auth.dev_issuer import DevIssuerSettings
 from services.auth.settings import AuthSettings
 from services.embedded.settings import EmbeddedSettings
+from services.gateway import subscriptions
 from services.gateway import wiring as gateway_wiring
 from services.gateway.settings import GatewaySettings
 from services.monitor import attempts
@@ -27,6 +28,7 @@ from shared.contracts import codec, commands, events, routes
 from shared.contracts.commands import Command
 from shared.contracts.events import Event
 from shared.contracts.reasons import REASON_SENTENCES, ReasonCode, VerdictCode
+from shared.contracts.subscriptions import HEADERS, VHOST, SubscriptionGap, queue_of
 from shared.namespaces import namespace_of
 from shared.processes.settings import ProcessSettings
 from shared.runtime.edge import EdgeSettings
@@ -85,13 +87,25 @@ def asyncapi() -> str:
             "version": "1",
             "description": "Commands (one receiver, granted) and events (CloudEvents 1.0, structured JSON).",
         },
-        "channels": {exchange: _channel(exchange) for exchange in routes.EXCHANGES},
-        "operations": {
-            exchange: {"action": "receive", "channel": {"$ref": f"#/channels/{exchange}"}}
-            for exchange in routes.EXCHANGES
+        "channels": {
+            **{exchange: _channel(exchange) for exchange in routes.EXCHANGES}, "subscription": _subscription()
         },
-        "components": {"messages": {kind.__name__: _message(kind) for kind in kinds}},
-    }
+        "operations": {
+            **{
+                exchange: {"action": "receive", "channel": {"$ref": f"#/channels/{exchange}"}}
+                for exchange in routes.EXCHANGES
+            },
+            "readSubscription": _read_subscription(),
+        },
+        "components": {
+            "messages": {
+                **{kind.__name__: _message(kind) for kind in kinds},
+                **{_letter_name(kind): _letter(kind) for kind in subscriptions.KINDS},
+                "SubscriptionGap": _gap(),
+            },
+            "securitySchemes": {"subscription": {"type": "userPassword", "description": _LOGIN}},
+        },
+    }  # fmt: skip
     return yaml.safe_dump(document, sort_keys=False, width=120, allow_unicode=True)
 
 
@@ -129,6 +143,77 @@ def _cloud_event(kind: type[Command] | type[Event], data: dict[str, Any]) -> dic
             "subject": text, "time": {"type": "string", "format": "date-time"}, "datacontenttype": text,
             "sequence": text, "vo": text, "attempt": text, "cause": text, "traceparent": text, "data": data,
         },
+    }  # fmt: skip
+
+
+# -- AsyncAPI, for readers outside ---------------------------------------------------------------------------------
+
+_LOGIN: Final = (
+    "The login that `POST /v1/subscriptions` gives, good for reading this one queue and for nothing else, until "
+    "`credentials_expire_at`; `POST /v1/subscriptions/{id}:renew` gives another."
+)
+
+
+def _subscription() -> dict[str, Any]:
+    """The one channel that outsiders read: all that reaches a subscription's queue, and nothing else does."""
+    names = [*(_letter_name(kind) for kind in subscriptions.KINDS), "SubscriptionGap"]
+    return {
+        "address": queue_of("{subscriptionId}"),
+        "description": "A queue in the virtual host `public`, made by `POST /v1/subscriptions` and read with AMQP "
+        "0-9-1; never declared or bound by its reader (docs/subscriptions.md).",
+        "parameters": {"subscriptionId": {"description": "The `id` of the subscription."}},
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in names},
+        "bindings": {
+            "amqp": {
+                "is": "queue",
+                "queue": {"name": queue_of("{subscriptionId}"), "vhost": VHOST, "durable": True, "autoDelete": False},
+            }
+        },
+    }
+
+
+def _read_subscription() -> dict[str, Any]:
+    return {
+        "action": "send",
+        "summary": "What the platform sends to a subscriber: at least once, in the order of each job's sequence.",
+        "channel": {"$ref": "#/channels/subscription"},
+        "security": [{"$ref": "#/components/securitySchemes/subscription"}],
+    }
+
+
+def _letter_name(kind: type[Event]) -> str:
+    return f"{kind.__name__}ForSubscribers"
+
+
+def _letter(kind: type[Event]) -> dict[str, Any]:
+    """An event as a subscriber gets it: the same body, other headers."""
+    return {**_message(kind), "headers": _headers()}
+
+
+def _gap() -> dict[str, Any]:
+    text = {"type": "string"}
+    return {
+        "name": f"{codec.TYPE_PREFIX}{SubscriptionGap.kind}.v{SubscriptionGap.version}",
+        "summary": (SubscriptionGap.__doc__ or "").strip().split("\n")[0],
+        "contentType": codec.EVENT_CONTENT_TYPE,
+        "headers": _headers(),
+        "payload": {
+            "type": "object",
+            "required": ["specversion", "id", "source", "type", "data"],
+            "properties": {
+                "specversion": {"const": "1.0"}, "id": text, "source": text,
+                "type": {"const": f"{codec.TYPE_PREFIX}{SubscriptionGap.kind}.v{SubscriptionGap.version}"},
+                "subject": {"type": "string", "description": "The subscription's id."}, "datacontenttype": text,
+                "data": SubscriptionGap.model_json_schema(mode="serialization"),
+            },
+        },
+    }  # fmt: skip
+
+
+def _headers() -> dict[str, Any]:
+    return {
+        "type": "object", "required": list(HEADERS),
+        "properties": {name: {"type": "string", "description": words} for name, words in HEADERS.items()},
     }  # fmt: skip
 
 

@@ -5,6 +5,8 @@ administrator. A login may read the one queue of its name and neither declare, b
 argument or binding can lead anywhere (docs/decisions/023).
 """
 
+import asyncio
+import contextlib
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -20,13 +22,15 @@ from shared.adapters.rabbitmq.permissions import NOTHING, SALT_BYTES, hashed
 from shared.adapters.rabbitmq.publishing import Parcel, Publisher
 from shared.contracts.codec import EVENT_CONTENT_TYPE
 from shared.contracts.subscriptions import EVENT_ID, PREVIOUS_ID, QUEUE_PREFIX, VHOST, Letter
-from shared.errors import Misconfigured, NotFound
+from shared.errors import Misconfigured, NotFound, Unavailable
 from shared.ports import QueueSeen
 
 LAG_S: Final = 10.0
 """A quorum queue counts itself every 5 s (`quorum_tick_interval`), and the management passes that on as late again."""
 CONNECTIONS: Final = 4
 CHANNELS: Final = 8
+LOOKS: Final = 20
+LOOK_S: Final = 0.1
 NEVER: Final = 1_000_000
 """Redeliveries before a message is dropped; 4.x would drop after 20, and nobody would be told."""
 
@@ -68,9 +72,15 @@ class RabbitSubscribers:
         await self._management.put("permissions", self._vhost, name, body=rights)
 
     async def shut_out(self, name: str) -> None:
-        """Deleting a user closes its connections; those that are just being made are looked for once more."""
+        """Deleting a user closes its connections; those that were just being made are looked for until none is left."""
         await self._management.delete("users", name)
-        await self._management.delete("connections", "username", name)
+        for _ in range(LOOKS):
+            if not await self._management.get("connections", "username", name):
+                return
+            with contextlib.suppress(Unavailable):  # it answers 500 when one of them closes in the same moment
+                await self._management.delete("connections", "username", name)
+            await asyncio.sleep(LOOK_S)
+        raise Unavailable(f"{self._management.where}: connections of {name} are still open", code="subscribers_away")
 
     async def remove(self, name: str) -> None:
         await self.shut_out(name)
