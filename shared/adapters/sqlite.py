@@ -62,22 +62,25 @@ async def open_store(
     try:
         engine = _engine(path, synchronous, busy_s)
         writer = await asyncio.to_thread(_prepared, engine, path, migrations)
+        reader = await asyncio.to_thread(_first_reader, engine, path, writer)
     except BaseException:
         owner.close()
         raise
-    return SqliteStore(path, engine, writer, queue_limit, owner)
+    return SqliteStore(path, engine, writer, reader, queue_limit, owner)
 
 
 class SqliteStore:
     """See `shared.ports.Store`. Belongs to the event loop it was opened in."""
 
-    def __init__(self, path: Path, engine: Engine, writer: Connection, queue_limit: int, owner: IO[str]) -> None:
+    def __init__(
+        self, path: Path, engine: Engine, writer: Connection, reader: Connection, queue_limit: int, owner: IO[str]
+    ) -> None:  # fmt: skip
         self._owner = owner
         self._engine = engine
         self._write = writer
         self._writer = Writer(driver(writer), writer, limit=queue_limit, name=path.name)
-        self._reader: Connection | None = _reader(engine)
-        self._raw_reader = driver(self._reader)
+        self._reader: Connection | None = reader
+        self._raw_reader = driver(reader)
         self._long = ThreadPoolExecutor(LONG_READERS, thread_name_prefix=f"read-{path.stem}")
         self._local = threading.local()
         self._long_readers: list[Connection] = []
@@ -128,7 +131,10 @@ class SqliteStore:
     def _read_in_thread(self, body: Callable[[Connection], T]) -> T:
         connection: Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = self._local.connection = _reader(self._engine)
+            try:
+                connection = self._local.connection = _reader(self._engine)
+            except Exception as error:
+                raise translated(error) from error
             self._long_readers.append(connection)
         return _snapshot(connection, driver(connection), body)
 
@@ -202,6 +208,14 @@ def _migrated(connection: Connection, migrations: str) -> None:
     raw.execute("BEGIN IMMEDIATE")
     migrate(connection, migrations)
     raw.execute("COMMIT")
+
+
+def _first_reader(engine: Engine, path: Path, writer: Connection) -> Connection:
+    try:
+        return _reader(engine)
+    except Exception as error:
+        writer.close()
+        raise _unopened(path, error) from error
 
 
 def _unopened(path: Path, error: Exception) -> Exception:

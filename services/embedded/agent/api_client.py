@@ -49,7 +49,8 @@ async def logs(agent: "EmbeddedAgent", request: Request, send: Send, alloc_id: s
         async for chunk in log_reading.read(directory, query, agent.settings.log_heartbeat_s, over):
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         if over():
-            return None  # cut off: it must not look like a whole log
+            await gone  # the agent that stops cuts the connection: what is cut off must not look like a whole log
+            return None
     finally:
         gone.cancel()
     await send({"type": "http.response.body", "body": b""})

@@ -49,6 +49,15 @@ async def test_a_file_that_somebody_writes_to_while_it_is_opened_is_no_raw_error
 
 
 @pytest.mark.fast
+async def test_a_long_read_that_finds_no_file_any_more_is_no_raw_error(tmp_path: Path) -> None:
+    store = await sqlite.open_store(tmp_path / "here" / "store.sqlite")
+    (tmp_path / "here").rename(tmp_path / "gone")
+    with pytest.raises(Unavailable, match="does not serve"):
+        await store.read_long(numbers)
+    await store.close()
+
+
+@pytest.mark.fast
 async def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "store.sqlite").write_bytes(b"something else entirely" * 100)
     with pytest.raises(Misconfigured, match="is no SQLite database"):

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,26 @@ async def test_following_logs_beats_and_brings_what_comes(tmp_path: Path) -> Non
                 async for chunk in chunks:
                     if b"Data" in chunk:
                         break
+
+
+@pytest.mark.parametrize("query", ["", "&plain=true"], ids=["frames", "plain"])
+async def test_an_agent_that_stops_ends_followed_logs_without_a_complaint(
+    tmp_path: Path, query: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path) as (agent, client):
+        await register(client, raw("echo begun; sleep 60"))
+        alloc = await until_alloc(client, "job-1", "running")
+        path = f"/v1/client/fs/logs/{alloc['ID']}?task=main&type=stdout&follow=true{query}"
+        async with client.stream("GET", path) as answer:
+            chunks = answer.aiter_bytes()
+            async with asyncio.timeout(5):
+                await anext(chunks)
+                stopping = asyncio.create_task(agent.stop())
+                with contextlib.suppress(httpx2.TransportError):
+                    async for _ in chunks:
+                        continue
+                await stopping
+    assert [record.getMessage() for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
 
 
 @pytest.mark.parametrize(
