@@ -76,9 +76,7 @@ DEEDS: list[Deed] = [
 
 
 @pytest.mark.parametrize("deed", DEEDS, ids=lambda deed: deed.__name__)
-async def test_b3_b6_a_reader_outside_may_do_nothing_but_read_its_own_queue(
-    rabbit: RabbitUnderTest, deed: Deed
-) -> None:
+async def test_b3_b6_a_reader_may_do_nothing_but_read_its_own_queue(rabbit: RabbitUnderTest, deed: Deed) -> None:
     mine, other = a_name(), a_name()
     await rabbit.broker.open(mine, "secret")
     await rabbit.broker.open(other, "another")
