@@ -30,7 +30,10 @@ class IssuerSettings(BaseSettings):
 class AuthSettings(IssuerSettings):
     """Trust, lifetimes and limits."""
 
-    service_token: SecretStr = Field(description="Secret shared by the services: opens `/internal`.")
+    service_token: SecretStr = Field(
+        description="The service's own secret, from which it derives what it seals with; by it others "
+        "are let in where services have no keys (`SERAI_SERVICE_KEYS`)."
+    )
     key_secret: SecretStr | None = Field(
         default=None, description="Secret that seals the signing keys in the database, so that a copy of it signs "
         "nothing. Empty = derived from `service_token`; set it where other services know that one."

@@ -154,7 +154,7 @@ class Access:
     def fresh(self, token: str) -> Caller | None:
         """The caller if that is known without asking, and so is that nothing was suspended in the last seconds."""
         known = self._known.get(_digest(token))
-        return known.caller if known is not None and self._trust.fresh and self._is_fresh(known) else None
+        return known.caller if known is not None and self._trust.glance() and self._is_fresh(known) else None
 
     def _is_fresh(self, known: _Known) -> bool:
         return self._clock() < known.fresh_until and known.trust == self._trust.version

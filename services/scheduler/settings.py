@@ -15,7 +15,10 @@ class SchedulerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SERAI_SCHEDULER_", frozen=True, extra="forbid")
 
-    service_token: SecretStr = Field(description="Secret shared by the services: opens `/internal`.")
+    service_token: SecretStr = Field(
+        description="The service's own secret, from which it derives what it seals with; by it others "
+        "are let in where services have no keys (`SERAI_SERVICE_KEYS`)."
+    )
     namespaces: dict[VoName, NamespaceName] = Field(
         default_factory=dict, description="Nomad namespaces of VOs that had one before, the same at every site. A VO "
         "not named has its own, made from its name (docs/sites.md)."

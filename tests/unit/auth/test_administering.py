@@ -303,14 +303,23 @@ async def test_at_dispatch_the_site_list_decides_and_the_whole_policy_goes_along
 
 
 async def test_what_cannot_be_written_down_is_not_done(running: Auth, issuer: FakeIssuer) -> None:
+    made = await call(running, issuer, "admin", "POST", "/v1/suspensions", json={**SUBJECT, "value": "before"})
+    kept = await running.store.read(partial(count, table=tables.audit))
     await running.store.transact(lambda connection: connection.execute(text("DELETE FROM audit_ends")) and None)
+    lifted = await call(running, issuer, "admin", "DELETE", f"/v1/suspensions/{made.json()['id']}")
+    asked = {"principal": ALICE.model_dump(), "vo": CLIMATE, "verb": "job.submit", "site": "prague"}
+    dispatched = await running.http.post("/internal/decisions", json=asked)
+    refused = await call(running, issuer, "member", "POST", "/v1/suspensions", json=SUBJECT)
     suspended = await call(running, issuer, "admin", "POST", "/v1/suspensions", json=SUBJECT)
     written = await write(running, issuer, {}, If_None_Match="*")
     job = {"token": token_of(issuer, "member"), "items": [item_for(a_job(), CLIMATE).model_dump()]}
     granted = await running.http.post("/internal/grants", json=job)
-    assert {suspended.status_code, written.status_code, granted.status_code} <= {500, 503}
-    for table in (tables.suspensions, tables.policies, tables.audit):
-        assert await running.store.read(partial(count, table=table)) == 0
+    answers = (lifted, dispatched, refused, suspended, written, granted)
+    assert {answer.status_code for answer in answers} <= {500, 503}
+    held = (await running.http.get("/internal/trust")).json()["suspensions"]
+    assert [each["value"] for each in held] == ["before"], "it was not lifted, and no other was made"
+    assert await running.store.read(partial(count, table=tables.policies)) == 0
+    assert await running.store.read(partial(count, table=tables.audit)) == kept
 
 
 async def test_changes_and_refused_changes_are_in_the_log_with_what_was_changed(

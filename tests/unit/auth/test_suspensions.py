@@ -237,6 +237,21 @@ async def test_a_gateway_asks_for_trust_every_two_seconds_at_most(running: Auth,
     await questions.close()
 
 
+async def test_who_reads_all_the_time_is_never_held_up_by_a_look_at_what_is_suspended(
+    running: Auth, issuer: FakeIssuer
+) -> None:
+    access, token = a_gateway(running), issuer.token()
+    await access.verify(token)
+    for _ in range(100):
+        running.clock.forward(0.1)
+        assert access.fresh(token) is not None
+        if asking := [task for task in asyncio.all_tasks() if task.get_name() == "trust"]:
+            await asyncio.wait(asking, timeout=5)
+    await suspend(running, issuer, "subject")
+    running.clock.forward(SOON)
+    assert access.fresh(token) is None
+
+
 # -- grants: scheduler and monitor --------------------------------------------------------------------------------
 
 
