@@ -69,7 +69,7 @@ def split(text: str, *, most_bytes: int, ignored: frozenset[str] = frozenset()) 
     header = strict_json(_decoded(segments[0], "header"), _HEADER_DEPTH, "header")
     _check_header(header, ignored)
     _decoded(segments[2], "signature")
-    return header, _decoded(segments[1], "payload")
+    return header, _decoded(segments[1], "payload") if segments[1] else b""
 
 
 def _check_header(header: dict[str, Any], ignored: frozenset[str]) -> None:

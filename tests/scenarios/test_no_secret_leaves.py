@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 import structlog
 
-from shared.runtime import logs
+from shared.runtime import logs, service_identity
 from tests.scenarios.world import World, a_job, a_site, a_world, shell
 
 MEANT: dict[str, tuple[str, ...]] = {
     "service token": ("platform.json",),
+    "key of a service": ("platform.json",),
     "grant": ("gateway.sqlite", "scheduler.sqlite", "bus.sqlite"),
 }
 """Files that may hold what is proof: the services' own secret, and grants with the commands that they belong to."""
@@ -28,7 +29,7 @@ MEANT: dict[str, tuple[str, ...]] = {
 
 @dataclass
 class Collector:
-    """Stands between auth and those who ask it, and keeps every proof that is handed out."""
+    """Stands between the services, and keeps every proof that is shown or handed out."""
 
     found: dict[str, set[str]] = field(default_factory=dict)
 
@@ -38,11 +39,14 @@ class Collector:
 
     def between(self, name: str, app: Any) -> Any:
         """What `platform(..., apps=...)` is handed."""
-        return self._listening(app) if name == "auth" else app
+        return self._listening(app)
 
     def _listening(self, app: Any) -> Any:
         async def answer(scope: Any, receive: Any, send: Any) -> None:
             said = bytearray()
+            for name, value in scope.get("headers", ()):
+                if name == service_identity.HEADER.lower().encode():
+                    self.add("proof of a service", value.decode())
 
             async def heard(message: Any) -> None:
                 said.extend(message.get("body", b""))
@@ -85,6 +89,7 @@ async def test_h9_on_the_whole_path_nothing_that_proves_who_somebody_is_is_left_
         stopping = [service.name for service in world.up.services]
     assert stopping
     assert len(auth.found["grant"]) >= 4 and len(auth.found["token"]) == 3, "the check of the check"
+    assert len(auth.found["proof of a service"]) >= 3 and len(auth.found["key of a service"]) == 4
     places = {**kept_files(tmp_path), "the log": written.getvalue(), "answers": "\n".join(told)}
     assert len(places) > 20 and any("alloc/logs" in place for place in places)
     assert "request_refused" in places["the log"] and "task_error" in places["answers"]
@@ -94,7 +99,10 @@ async def test_h9_on_the_whole_path_nothing_that_proves_who_somebody_is_is_left_
 async def collect_known(auth: Collector, world: World, folder: Path) -> None:
     for person in (world.alice, world.bob, world.olga):
         auth.add("token", person.http.headers["authorization"].removeprefix("Bearer "))
-    auth.add("service token", json.loads((folder / "data" / "platform.json").read_text())["service_token"])
+    kept = json.loads((folder / "data" / "platform.json").read_text())
+    auth.add("service token", kept["service_token"])
+    for private, _ in kept["service_keys"].values():
+        auth.add("key of a service", private)
     auth.add("password", "demo-workflow-secret")
 
 
