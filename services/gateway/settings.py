@@ -38,8 +38,7 @@ class GatewaySettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SERAI_GATEWAY_", frozen=True, extra="forbid")
 
     service_token: SecretStr = Field(
-        description="Secret shared by the services: proves us to the others, and keys the MAC of list cursors. "
-        "The same at all copies."
+        description="The service's own secret: keys the MAC of list cursors. The same at all its copies."
     )
     public_url: str = Field(
         default="", description="URL under which users reach the gateway, without a slash at the end. Empty = links "

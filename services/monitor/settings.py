@@ -12,7 +12,8 @@ class MonitorSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SERAI_MONITOR_", frozen=True, extra="forbid")
 
     service_token: SecretStr = Field(
-        description="Secret shared by the services: who asks `/internal/...` must show it. The same at all copies."
+        description="The service's own secret: it derives from it what it seals with, and lets others in by it where "
+        "services have no keys (`SERAI_SERVICE_KEYS`). The same at all its copies."
     )
     instance: str = Field(
         default="",

@@ -16,8 +16,8 @@ class SchedulerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SERAI_SCHEDULER_", frozen=True, extra="forbid")
 
     service_token: SecretStr = Field(
-        description="The service's own secret, from which it derives what it seals with; by it others "
-        "are let in where services have no keys (`SERAI_SERVICE_KEYS`)."
+        description="The service's own secret: it derives from it what it seals with, and lets others in by it where "
+        "services have no keys (`SERAI_SERVICE_KEYS`). The same at all its copies."
     )
     namespaces: dict[VoName, NamespaceName] = Field(
         default_factory=dict, description="Nomad namespaces of VOs that had one before, the same at every site. A VO "
