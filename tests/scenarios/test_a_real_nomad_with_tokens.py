@@ -1,16 +1,26 @@
 """The whole platform at a real Nomad with ACLs and TLS: rights that are taken away while jobs run are no mass death."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 import pytest_asyncio
 
+from services.embedded.platform import platform
+from services.embedded.settings import EmbeddedSettings
 from services.embedded.sites import BIO, CLIMATE
+from shared.adapters.nomad.local_trust import Authority
 from shared.adapters.nomad.policies import Role, policy
 from shared.namespaces import namespace_of
+from shared.runtime.in_process import InProcessTransport
+from shared.runtime.service import Service
 from tests.real_nomad import RealNomad, real_nomad
-from tests.scenarios.world import World, a_site, a_world, shell, site_is, until
+from tests.scenarios.world import QUICK, World, a_port, a_site, a_world, shell, site_is, sites_file, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.nomad]
 
@@ -78,3 +88,62 @@ async def test_a_narrowed_token_makes_the_site_suspect_and_no_job_lost(
         await alice.serai.cancel(job)
     for job in jobs:
         await alice.sees(job, "cancelled")
+
+
+# -- a site that we are told of wrongly ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the platform is told of the site."""
+
+    address: str
+    settings: Mapping[str, Any]
+
+    def trusting(self) -> Mapping[str, Any]:
+        return self.settings
+
+
+def told_wrongly(nomad: RealNomad, folder: Path) -> dict[str, tuple[Told, str]]:
+    """Each mistake with what must be said of it."""
+    good = nomad.trusting()
+    other = Authority(folder / "other", datetime.now(UTC)).file
+    stranger = "11111111-2222-4333-8444-555555555555"
+    plain = nomad.address.replace("https:", "http:")
+    return {
+        "another authority": (Told(nomad.address, good | {"ca_file": other}), "mend ca_file or tls_server_name"),
+        "another name": (
+            Told(nomad.address, good | {"tls_server_name": "server.lyon.nomad"}), "mend ca_file or tls_server_name",
+        ),
+        "no TLS": (Told(plain, {"token": good["token"]}), "the address begins with https://"),
+        "an unknown token": (Told(nomad.address, good | {"token": stranger}), "mend the Nomad token"),
+        "no token": (Told(nomad.address, good | {"token": ""}), "we have no token: set one"),
+    }  # fmt: skip
+
+
+MISTAKES = ("another authority", "another name", "no TLS", "an unknown token", "no token")
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+async def test_what_keeps_us_out_of_a_site_stands_in_readyz_of_both_who_go_there(
+    nomad: RealNomad, tmp_path: Path, mistake: str
+) -> None:
+    told, words = told_wrongly(nomad, tmp_path)[mistake]
+    settings = EmbeddedSettings(data=tmp_path / "data", sites=sites_file(tmp_path, a_site("prague")), port=a_port())
+    async with platform(settings, overrides=QUICK, agents={"prague": told}) as up:
+        for service in up.services:
+            if service.name in ("scheduler", "monitor"):
+                assert await said_of(service, words) == 200, "one site takes nothing from the others"
+
+
+async def said_of(service: Service, words: str) -> int:
+    """The status of `/readyz` once it says this of the site."""
+    async with httpx2.AsyncClient(transport=InProcessTransport(service.app), base_url="http://here") as http:
+
+        async def told() -> httpx2.Response | None:
+            answer = await http.get("/readyz")
+            return answer if words in answer.json().get("sites", {}).get("prague", "") else None
+
+        answer = await until(told, f"{service.name} says {words!r}")
+        assert answer is not None
+        return answer.status_code

@@ -103,7 +103,7 @@ async def stage(nomad: RealNomad, tmp_path_factory: pytest.TempPathFactory) -> A
     """A node may be away for 4 s; the monitor lists every 30 s unless something makes it list."""
     told = {
         "scheduler": {"node_grace_s": 4, "namespaces_s": 1},
-        "monitor": {"relist_interval_s": 30, "probe_interval_s": 0.2, "namespaces_interval_s": 1},
+        "monitor": {"relist_interval_s": 30, "probe_interval_s": 0.2, "probe_timeout_s": 1, "namespaces_interval_s": 1},
     }
     folder = tmp_path_factory.mktemp("real")
     async with AsyncExitStack() as stack:
@@ -129,6 +129,17 @@ async def test_a_server_that_is_killed_and_started_again_costs_no_job_anything(s
     await site_is(stage.world.alice, "prague", reachable=True)
     ended = await stage.world.alice.sees(job, "succeeded")
     assert ended.attempt == 1
+
+
+async def test_a_server_that_hangs_for_a_while_costs_no_job_anything(stage: Stage) -> None:
+    """Its connections stay open and nothing comes: half-open, as a machine that swaps."""
+    job = await stage.runs("sleep 6")
+    await stage.hurt("server frozen", (stage.nomad.freeze, "server"))
+    await site_is(stage.world.alice, "prague", reachable=False)
+    waiting = await stage.submit("echo hello")
+    await stage.hurt("server thawed", (stage.nomad.freeze, "server", False))
+    for each in (job, waiting):
+        assert (await stage.world.alice.sees(each, "succeeded")).attempt == 1
 
 
 async def test_an_agent_that_is_killed_and_started_again_still_has_its_task(stage: Stage) -> None:

@@ -307,10 +307,9 @@ async def a_world(
     by service. Started again on the same folder, it goes on with what it had. `agents`, one for each site, run already.
     """
     described = [dict(site) for site in sites] or [a_site("prague")]
-    file = folder / "sites.yaml"
-    file.write_text(json.dumps(described))
+    file = sites_file(folder, *described)
     settings = EmbeddedSettings(
-        data=folder / "data", sites=file, port=_gateway_port(), mock=mock, health_interval_s=0.1, end_tasks=False,
+        data=folder / "data", sites=file, port=a_port(), mock=mock, health_interval_s=0.1, end_tasks=False,
         bus=bus,
     )  # fmt: skip
     _give_ports(settings.data, [site["name"] for site in described])
@@ -324,6 +323,13 @@ async def a_world(
         for site in described:
             await site_is(alice, site["name"], reachable=True, health="passing")
         yield world
+
+
+def sites_file(folder: Path, *sites: Mapping[str, Any]) -> Path:
+    """A file that describes them."""
+    file = folder / "sites.yaml"
+    file.write_text(json.dumps([dict(site) for site in sites]))
+    return file
 
 
 async def _end_sites(world: World, end_tasks: bool) -> None:
@@ -345,7 +351,8 @@ def _plain() -> httpx2.AsyncHTTPTransport:
     return httpx2.AsyncHTTPTransport(verify=False)
 
 
-def _gateway_port() -> int:
+def a_port() -> int:
+    """Where the gateway may look for a free one."""
     return 9_000 + random.Random(os.urandom(8)).randrange(0, 4_000)
 
 

@@ -18,6 +18,7 @@ from services import documents, example_env
 from services.scheduler.draft import PHASES
 from shared.adapters.rabbitmq import permissions
 from shared.job import JobState
+from shared.namespaces import namespace_of
 from shared.processes.settings import FILE_VARIABLE, PORTS, ProcessSettings, read_settings
 from shared.processes.sites_file import ConsulSitesFile, read_sites_file
 
@@ -237,6 +238,15 @@ def test_the_example_of_sites_can_be_read() -> None:
     sites = read_sites_file(HERE / "sites" / "example.sites.yaml", ConsulSitesFile)
     register = orjson.loads((HERE / "consul" / "demo-site.json").read_bytes())["service"]
     assert [site.name for site in sites.sites] == [register["meta"]["site"]]
+
+
+def test_the_example_site_has_the_namespace_of_its_vo() -> None:
+    site = next(
+        each
+        for each in yaml.safe_load((HERE / "sites" / "example.sites.yaml").read_text())["sites"]
+        if each["name"] == "demo"
+    )
+    assert SERVICES["nomad-set-up"]["command"] == ["namespace", "apply", *map(namespace_of, site["vos"])]
 
 
 # -- secrets ------------------------------------------------------------------------------------------------------
