@@ -193,6 +193,8 @@ class AdminRoutes:
             raise Refused("this needs an access token: send `Authorization: Bearer <token>`", code="unauthenticated")
         verified = await self._parts.principals.verified_now(token)
         check_access(verified, await self._parts.book.read(), self._parts.clock)
+        if verified.workload is not None:
+            raise Refused("a job's own token is for that job's progress, at the gateway", code="forbidden")
         return Caller(verified, uuid6.uuid7().hex)
 
     async def _decision(self, caller: Caller, verb: str, vo: str | None, *, own: bool = False) -> Decision:

@@ -8,9 +8,10 @@ from pathlib import Path
 PAGE = Path(__file__).parents[3] / "docs" / "permissions.md"
 COLUMNS = (
     "no token", "no VO", "other VO", "observer", "member", "owner", "operator", "manager", "service account",
-    "site-operator", "admin",
+    "site-operator", "admin", "running job",
 )  # fmt: skip
-"""Who asks. All but the first three, and the last two, are in the VO; `owner` is the member whose job it is."""
+"""Who asks. All but the first three, and the last three, are in the VO; `owner` is the member whose job it is,
+and the running job is that job."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/jobs"): a_file(), ("POST", "/v1/jobs:batch"): {"jobs": [a_file()]},
     ("POST", "/v1/jobs:explain"): a_file(), ("PUT", "/v1/jobs/{job_id}"): a_file(),
     ("PUT", "/v1/vos/{vo}/policy"): {}, ("PUT", "/v1/secrets/{name}"): {"vo": VO, "value": "x"},
-    ("POST", "/v1/suspensions"): SUSPENSION, ("POST", "/v1/subscriptions"): {"vo": VO},
+    ("POST", "/v1/suspensions"): SUSPENSION, ("POST", "/v1/jobs/{job_id}/progress"): {"fraction": 0.5},
+    ("POST", "/v1/subscriptions"): {"vo": VO},
 }  # fmt: skip
 HEADERS = {("PUT", "/v1/vos/{vo}/policy"): {"If-Match": "*"}}
 QUERIES = {
@@ -61,7 +62,7 @@ async def test_a7_every_route_names_what_it_needs_and_is_on_the_page(platform: P
         if route.path not in ("/healthz", "/readyz")
     }
     assert named == {(row.service, row.method, row.path, row.verb) for row in matrix.rows()}
-    verbs = {*Verb, "open", "authenticated", "service", "job.cancel"}
+    verbs = {*Verb, "open", "authenticated", "service", "job.cancel", "job.report"}
     assert {row.verb for row in matrix.rows()} <= verbs
 
 
@@ -90,7 +91,7 @@ async def status_of(platform: Platform, job: str, row: Row, who: str) -> str:
         more["json"] = BODIES[row.method, row.path]
     if (row.method, row.path) in QUERIES:
         more["params"] = QUERIES[row.method, row.path]
-    headers = platform.headers(who) | HEADERS.get((row.method, row.path), {})
+    headers = platform.headers(who, job) | HEADERS.get((row.method, row.path), {})
     if row.path.endswith("/events"):
         return await first_status(platform, row, path, headers)
     answer = await platform.ask(row.service, row.method, path, headers, **more)

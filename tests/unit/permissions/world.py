@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from uuid import uuid4
 
 import httpx2 as httpx
 from fastapi import FastAPI
 
+from services.auth.issuers import Issuer
 from services.monitor import api as monitor_api
 from services.scheduler import api as scheduler_api
 from shared.contracts.events import JobPlaced
@@ -18,7 +20,7 @@ from shared.runtime.in_process import InProcessTransport
 from shared.runtime.service_identity import Door
 from tests.builders import TestClock
 from tests.doubles.subscriber_broker import MemorySubscribers
-from tests.unit.auth.world import Auth, FakeIssuer, auth, entitlement, trusted
+from tests.unit.auth.world import Auth, FakeIssuer, auth, entitlement, signed, trusted
 from tests.unit.gateway import world as gateway_world
 from tests.unit.gateway.world import OTHER_VO, VO, AuthDouble, BusDouble, OwnersDouble, World, job_event, queued
 
@@ -47,17 +49,31 @@ class Platform:
     gateway: World
     auth: Auth
     issuer: FakeIssuer
+    cluster: FakeIssuer
     apps: dict[str, FastAPI]
     clients: dict[str, httpx.AsyncClient] = field(default_factory=dict)
 
-    def headers(self, who: str) -> dict[str, str]:
-        """How somebody presents himself."""
+    def headers(self, who: str, job: str = "") -> dict[str, str]:
+        """How somebody presents himself; `job`: which one runs."""
         if who == "no token":
             return {}
+        if who == "running job":
+            return {"Authorization": f"Bearer {self._task_token(job)}"}
         held = [entitlement(vo, role) for vo, role in ROLES[who]]
         client = "workflow-engine" if who == "service account" else "serai-cli"
         token = self.issuer.token(sub=who.replace(" ", "-"), client_id=client, entitlements=held)
         return {"Authorization": f"Bearer {token}"}
+
+    def _task_token(self, job: str) -> str:
+        """The token of a task, signed by the cluster that it runs at."""
+        name = f"{job or uuid4()}-001"
+        self.gateway.owners.living.add(name)
+        now = int(self.auth.clock().timestamp())
+        return signed(self.cluster.key, {
+            "iss": self.cluster.url, "aud": "serai", "sub": f"prague:default:{name}:main:main:serai", "iat": now,
+            "exp": now + 900, "nomad_job_id": name, "nomad_namespace": "default", "nomad_allocation_id": "a1",
+            "nomad_task": "main",
+        }, typ="JWT")  # fmt: skip
 
     async def ask(self, service: str, method: str, path: str, headers: dict[str, str], **more: Any) -> httpx.Response:
         return await self.clients[service].request(method, path, headers=headers, **more)
@@ -74,11 +90,14 @@ class Platform:
 
 @asynccontextmanager
 async def a_platform(folder: Path) -> AsyncIterator[Platform]:
-    issuer, clock = FakeIssuer(), TestClock()
+    issuer, clock, cluster = FakeIssuer(), TestClock(), FakeIssuer("https://nomad.prague.example")
     trust = trusted(issuer.url, vos=(VO, OTHER_VO))
+    at_prague = Issuer(
+        issuer=cluster.url, profile="nomad", audiences=("serai",), algorithms=("ES256",), sites=("prague",)
+    )
     async with AsyncExitStack() as stack:
         running = await stack.enter_async_context(
-            auth(folder, issuer, trust=(trust,), clock=clock, service_token=SERVICE_TOKEN)
+            auth(folder, issuer, cluster, trust=(trust, at_prague), clock=clock, service_token=SERVICE_TOKEN)
         )
         asked = AuthDouble()
         asked.app = cast(FastAPI, running.service.app)
@@ -95,7 +114,7 @@ async def a_platform(folder: Path) -> AsyncIterator[Platform]:
             "scheduler": scheduler_api.build(answers, Door("scheduler", {}, shared=SERVICE_TOKEN)),
             "monitor": monitor_api.make_app(kept, Door("monitor", {}, shared=SERVICE_TOKEN)),
         }  # fmt: skip
-        made = Platform(gateway, running, issuer, apps)
+        made = Platform(gateway, running, issuer, cluster, apps)
         for name, app in (apps | {"gateway": gateway.service.app}).items():
             client = httpx.AsyncClient(transport=InProcessTransport(app), base_url=f"http://{name}")
             made.clients[name] = await stack.enter_async_context(client)
