@@ -110,7 +110,7 @@ def path_is_plain(raw: bytes) -> bool:
     Not plain: empty and dotted parts, encoded slashes, percent signs, controls and bytes beyond ASCII, broken encoding.
     """
     if b"%" not in raw:
-        return _is_plain(raw)
+        return _PLAIN.fullmatch(raw) is not None and _is_plain(raw)
     if _BAD_PERCENT.search(raw):
         return False
     decoded = unquote_to_bytes(raw)

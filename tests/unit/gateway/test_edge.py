@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import logging
+import random
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from uuid import uuid4
@@ -552,3 +553,46 @@ async def test_a_connection_lives_on_after_a_refusal(gateway: Served) -> None:
         answer = await wire.answer()
         assert answer is not None
         assert answer.status == status
+
+
+# -- whatever comes -----------------------------------------------------------------------------------------------
+
+STRANGER = request("POST", "/v1/jobs", "Authorization: Bearer nobody", JSON, "Idempotency-Key: k", body=JOB)
+CHUNKED_STRANGER = STRANGER.replace(b"Content-Length: %d" % len(JOB), b"Transfer-Encoding: chunked")
+CHUNKED_STRANGER = CHUNKED_STRANGER.replace(JOB, CHUNKED)
+PIECES = (
+    b"\r\n", b"\n", b"\r", b"\0", b" ", b":", b"\t", b"%00", b"0\r\n\r\n", b"Host: x\r\n", b"\xff", b"HTTP/1.1",
+    b"-1",
+)  # fmt: skip
+
+
+def spoiled(chance: random.Random, sent: bytes) -> bytes:
+    """A request with a few bytes lost, doubled, exchanged or put in."""
+    made = bytearray(sent)
+    for _ in range(chance.randint(1, 4)):
+        place = chance.randrange(len(made) + 1)
+        match chance.randrange(4):
+            case 0:
+                del made[place : place + chance.randint(1, 8)]
+            case 1:
+                made[place:place] = chance.choice(PIECES)
+            case 2:
+                made[place : place + 1] = bytes([chance.randrange(256)])
+            case _:
+                made[place:place] = made[max(0, place - chance.randint(1, 40)) : place]
+    return bytes(made)
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_spoiled_request_of_a_stranger_is_refused_whatever_was_done_to_it(world: World, seed: int) -> None:
+    """Refused, or cut off when it does not come to an end; never a 5xx, never silence, and others are served."""
+    chance = random.Random(seed)
+    async with served(world.service.app, head_s=0.2, body_s=0.2, idle_s=1) as gateway:
+        sent = [spoiled(chance, chance.choice((STRANGER, CHUNKED_STRANGER))) for _ in range(40)]
+        answers = await asyncio.gather(*(gateway.ask(each) for each in sent))
+        for request_, answer in zip(sent, answers, strict=True):
+            assert answer is None or 400 <= answer.status < 500, (request_, answer)
+            assert answer is not None or len(request_.strip()) == 0 or request_[:1] in b"\r\n", request_
+        alive = await gateway.ask(request("GET", "/v1"))
+        assert alive is not None
+        assert alive.status == 200

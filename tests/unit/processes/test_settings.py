@@ -200,3 +200,31 @@ def test_an_address_of_version_6_and_an_advertised_one_are_urls() -> None:
 def test_several_copies_stand_with_commas() -> None:
     settings = read_settings(ProcessSettings, NEEDED | {"monitor_url": "http://a:1, http://b:2,"})
     assert settings.addresses("monitor") == ("http://a:1", "http://b:2")
+
+
+# -- the HTTP edge ------------------------------------------------------------------------------------------------
+
+
+def test_the_edge_is_told_by_the_environment_or_the_file_setting_by_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERAI_EDGE__ALLOWED_HOSTS", '["Jobs.example.org", "*.serai.example"]')
+    file = {"edge": {"trusted_proxies": ["10.0.0.0/8"], "allowed_hosts": ["elsewhere.example"]}}
+    edge = read_settings(ProcessSettings, file, **NEEDED).edge
+    assert edge.allowed_hosts == ("jobs.example.org", "*.serai.example")
+    assert str(edge.trusted_proxies[0]) == "10.0.0.0/8"
+    assert edge.header_bytes == 16_384
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("allowed_hosts", ["https://jobs.example.org"], "without scheme"),
+        ("allowed_hosts", ["jobs.example.org:8080"], "without scheme"),
+        ("trusted_proxies", ["10.0.0.1/8"], "SERAI_EDGE__TRUSTED_PROXIES"),
+        ("trusted_proxies", ["proxy"], "SERAI_EDGE__TRUSTED_PROXIES"),
+        ("cors_origins", ["*"], "https://host"),
+        ("cors_origins", ["https://portal.example.org/"], "https://host"),
+        ("header_byte", 1, "no such setting"),
+    ],
+)
+def test_a_mistake_about_the_edge_is_named(name: str, value: Any, words: str) -> None:
+    assert words in refusal({"edge": {name: value}}, **NEEDED)
