@@ -206,6 +206,28 @@ async def test_running_jobs_of_the_suspended_run_to_their_end_where_no_policy_st
     await world.until_state(job.job_id, S.SUCCEEDED)
 
 
+async def test_a_policy_that_stops_elsewhere_stops_nothing_here(world: World) -> None:
+    stopped, job = await running(world, 1, owner=BOB), await running(world, 2)
+    bob = SUBJECT.model_copy(update={"id": "b", "value": BOB.subject, "stop_running": True})
+    world.auth.suspend(SUBJECT, bob, stops=Stops(vos=frozenset({"vo.other"}), sites=frozenset({"lyon"})))
+    world.clock.forward(HEARD_S)
+    await world.engines["prague"].until(lambda engine: first(stopped) in engine.closed)
+    assert first(job) not in world.engines["prague"].closed
+
+
+async def test_what_was_held_is_looked_at_as_soon_as_the_suspension_ends(tmp_path: Path) -> None:
+    """Not only when its pause is over, which is long: nobody looks at ten thousand held jobs all the time."""
+    async with a_world(tmp_path, a_site("prague"), decision_cache_s=60) as world:
+        world.auth.suspend(SUBJECT)
+        world.clock.forward(HEARD_S)
+        [job] = await submit(world, 1)
+        await held(world, job, "suspended")
+        assert (await world.job(job.job_id)).not_before is not None
+        world.auth.suspend()
+        world.clock.forward(HEARD_S)
+        await world.until_state(job.job_id, S.PLACED)
+
+
 async def test_a_suspension_that_says_so_stops_what_no_policy_would(world: World) -> None:
     job = await running(world)
     world.auth.suspend(SUBJECT.model_copy(update={"stop_running": True}))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.scheduler import queue_store, store, wiring
+from services.scheduler.ceilings import Amounts
 from services.scheduler.deadlines import Deadline, Graces
 from services.scheduler.decisions import Call, CancelAsked, Passed
 from services.scheduler.queueing import QueueKey
@@ -18,7 +19,7 @@ from shared.ports import Store
 from shared.runtime.migrating import differences
 from tests.builders import ALICE, BOB, NOON, VO, job_id
 from tests.stores import open_store
-from tests.unit.scheduler.builders import History, later, placed, seen
+from tests.unit.scheduler.builders import NEED, History, later, placed, seen
 
 pytestmark = pytest.mark.fast
 GRACES = Graces()
@@ -80,6 +81,42 @@ async def test_the_queue_comes_by_priority_then_turn(kept: Store) -> None:
     none = await kept.read(lambda c: queue_store.page(c, NOON, after=None, without={page[0].shape}, most=10))
     assert none == []
     assert await kept.read(lambda c: queue_store.position(c, QueueKey(*page[2].key))) == 2
+
+
+async def test_jobs_of_one_shape_are_left_out_for_one_owner_alone(kept: Store) -> None:
+    """Who is at a ceiling with ten thousand jobs is not read ten thousand times to get at the next one's."""
+    mine, theirs = History(number=1).job, replace(History(number=2).job, owner=BOB)
+    await insert(kept, mine, theirs)
+    shape = (await kept.read(lambda c: queue_store.page(c, NOON, after=None, without=(), most=10)))[0].shape
+    for held, left in (
+        ([(ALICE.issuer, ALICE.subject, shape)], [theirs.id]),
+        ([(ALICE.issuer, ALICE.subject, shape), (BOB.issuer, BOB.subject, shape)], []),
+        ([(BOB.issuer, BOB.subject, "another")], [mine.id, theirs.id]),
+        ([("https://other.example", ALICE.subject, shape)], [mine.id, theirs.id]),
+    ):
+        page = await kept.read(
+            lambda c, held=held: queue_store.page(c, NOON, after=None, without=(), most=10, held=held)  # type: ignore[misc]
+        )
+        assert sorted(waiting.job.id for waiting in page) == left
+
+
+async def test_what_is_in_use_is_what_current_attempts_take(kept: Store) -> None:
+    """Not what is queued, has ended, or was given up with its site."""
+    spec = {"resources": {"cpu_cores": 0.25}}
+    histories = {
+        "running": [placed(), seen(S.RUNNING)], "queued": [], "over": [placed(), seen(S.SUCCEEDED)],
+        "given up": [placed(), seen(S.RUNNING), Passed(Deadline.SITE_GRACE)], "stopping": [placed(), CancelAsked(NOON)],
+    }  # fmt: skip
+    for number, told in enumerate(histories.values(), 1):
+        history = History(number=number, **spec)
+        await insert(kept, history.job)
+        before = await load(kept, history.job)
+        history.tell(*told)
+        await kept.transact(lambda c, b=before, j=history.job: store.save(c, b, j, GRACES))  # type: ignore[misc]
+    found = await kept.read(queue_store.read_in_use)
+    two = Amounts(500, 2 * NEED.memory_mib, 2 * NEED.disk_mib, 0, 2)
+    assert found.of(VO) == found.of(VO, ALICE) == found.of(VO, ALICE, "prague") == two
+    assert found.of(VO, BOB) == found.of("vo.other") == Amounts()
 
 
 async def test_a_job_that_backs_off_is_left_out_until_its_time(kept: Store) -> None:
