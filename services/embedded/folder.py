@@ -58,6 +58,23 @@ class DataFolder:
         self.save()
         return int(port)
 
+    def issuer_port(self, first: int) -> int:
+        """As `port`, but once given it is the only one: under another, every user would be somebody else.
+
+        Raises Misconfigured when another process has it now.
+        """
+        before = self.kept.get("ports", {}).get("issuer")
+        if before is None:
+            return self.port("issuer", first)
+        if not is_free(before):
+            raise Misconfigured(
+                f"port {before} on 127.0.0.1 is in use; the development issuer must answer there again, because tokens "
+                f"and owners of jobs in {self.path} name it: end what listens there (ss -ltnp 'sport = :{before}'), or "
+                "begin anew in another folder (--data FOLDER)",
+                code="port_in_use",
+            )
+        return int(before)
+
     def save(self) -> None:
         file = self.path / "platform.json"
         new = file.with_suffix(".new")

@@ -168,7 +168,7 @@ class _Parts:
 
     async def auth(self) -> tuple[str, Service]:
         """The development issuer, serving, and auth, which trusts it."""
-        port = self.folder.port("issuer", self.settings.port + 1)
+        port = self.folder.issuer_port(self.settings.port + 1)
         url = f"http://{HOST}:{port}"
         issuer_settings = dev_issuer.DevIssuerSettings(
             url=url, key_file=self.folder.path / "dev-issuer-key.json", token_life_s=self.settings.token_life_s

@@ -169,7 +169,7 @@ def _own(service: str, number: int, issuer: str, parts: Parts) -> dict[str, str]
 
 async def _issuer(folder: DataFolder, stack: contextlib.AsyncExitStack) -> str:
     """The development issuer, served by this process."""
-    port = folder.port("issuer", 18_000)
+    port = folder.issuer_port(18_000)
     url = f"http://{HOST}:{port}"
     settings = dev_issuer.DevIssuerSettings(url=url, key_file=folder.path / "dev-issuer-key.json")
     server = HttpServer(dev_issuer.assemble(settings, clock=system_clock).app, HOST, port)

@@ -5,6 +5,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from serai.values import Event
+from services.embedded.sites import BIO
 from tests.scenarios.world import a_site, a_world, shell, site_is, work
 
 SITES = (a_site("prague"), a_site("lyon", country="FR"))
@@ -44,6 +45,21 @@ async def test_jobs_of_every_state_go_on_where_they_were(tmp_path: Path) -> None
             heard = {event.id for event in told if event.job_id == job}
             missed = [e.kind for e in (await alice.timeline(job))[1:] if e.id not in heard]
             assert missed == [], missed
+
+
+async def test_people_stay_who_they_are_when_the_platform_answers_at_another_port(tmp_path: Path) -> None:
+    """Bob is no manager: he finds a job because it is his, and the token that he had still holds."""
+    own = work(vo=BIO)
+    async with a_world(tmp_path, *SITES, port=9_400) as before:
+        job = await before.bob.submit(own)
+        await before.bob.sees(job, "succeeded")
+        token = before.bob.http.headers["Authorization"]
+        issuer = before.up.issuer
+    async with a_world(tmp_path, *SITES, port=9_600) as after:
+        assert after.up.issuer == issuer
+        assert (await after.bob.job(job)).state == "succeeded"
+        answer = await after.alice.http.get(f"/v1/jobs/{job}", headers={"Authorization": token})
+        assert (answer.status_code, answer.json()["owner"]["subject"]) == (200, "bob")
 
 
 async def test_a_process_that_ran_on_while_the_platform_was_away_is_found_again(tmp_path: Path) -> None:

@@ -301,6 +301,7 @@ def _merged(overrides: Overrides) -> dict[str, dict[str, Any]]:
 async def a_world(
     folder: Path, *sites: Mapping[str, Any], mock: bool = True, end_tasks: bool = True, around: Around = as_it_is,
     apps: Around = as_it_is, agents: Mapping[str, Agent] | None = None, bus: Literal["embedded", "amqp"] = "embedded",
+    port: int | None = None,
     **overrides: Mapping[str, Any],
 ) -> AsyncIterator[World]:  # fmt: skip
     """A platform of these sites (one, `prague`, when none is named) with its people signed in. `overrides` are settings
@@ -309,8 +310,8 @@ async def a_world(
     described = [dict(site) for site in sites] or [a_site("prague")]
     file = sites_file(folder, *described)
     settings = EmbeddedSettings(
-        data=folder / "data", sites=file, port=a_port(), mock=mock, health_interval_s=0.1, end_tasks=False,
-        bus=bus,
+        data=folder / "data", sites=file, port=port or a_port(), mock=mock, health_interval_s=0.1,
+        end_tasks=False, bus=bus,
     )  # fmt: skip
     _give_ports(settings.data, [site["name"] for site in described])
     async with AsyncExitStack() as stack:

@@ -35,6 +35,26 @@ def test_a_port_that_somebody_took_meanwhile_is_left_to_them(tmp_path: Path) -> 
         assert folder.port("gateway", 19_500) > port
 
 
+def test_the_issuer_stays_where_it_was_wherever_the_others_begin(tmp_path: Path) -> None:
+    first = open_folder(tmp_path)
+    port = first.issuer_port(19_500)
+    assert first.issuer_port(19_700) == port
+    first.lock.close()
+    again = open_folder(tmp_path)
+    assert again.issuer_port(19_700) == port
+
+
+def test_an_issuers_port_that_somebody_took_is_named_and_no_other_is_taken_in_its_place(tmp_path: Path) -> None:
+    folder = open_folder(tmp_path)
+    port = folder.issuer_port(19_500)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        with pytest.raises(Misconfigured, match=rf"port {port} .* tokens and owners of jobs .*ss -ltnp"):
+            folder.issuer_port(19_500)
+    assert folder.issuer_port(19_500) == port
+
+
 def test_two_names_never_get_the_same_port(tmp_path: Path) -> None:
     folder = open_folder(tmp_path / "data")
     assert folder.port("gateway", 19_500) != folder.port("issuer", 19_500)
