@@ -10,10 +10,12 @@ from typing import cast
 
 from shared.adapters.nomad.http import NomadHttp
 from shared.adapters.nomad.parsing import Row, allocation_of, evaluation_of, job_of, node_of, used_by
+from shared.adapters.nomad.policies import READ
 from shared.adapters.nomad.settings import ClusterSettings
 from shared.engine import AllocationSeen, Listing, Presence
 from shared.errors import Misconfigured, NotFound, SeraiError, Unavailable
 from shared.ids import attempt_of
+from shared.namespaces import DEFAULT
 
 _NO_JOB = "serai-asks-whether-it-may-read"
 _OPEN_EVALUATIONS = 'Status != "complete" and Status != "canceled"'
@@ -114,10 +116,18 @@ class NomadReader:
     async def may_stream(self) -> None:
         """Return when nothing that we can ask for is denied to a stream. Raises Misconfigured with what is.
 
-        A denied stream says nothing at all, and one call more or less a namespace is little when it was.
+        A denied stream says nothing at all, and one call more or less a namespace is little when it was. Every Nomad
+        has the namespace `default`: who does not see it has no rights in all.
         """
         await self._http.get("/v1/nodes", {"per_page": 1})
-        for namespace in sorted(await self.namespaces()):
+        seen = sorted(await self.namespaces())
+        if DEFAULT not in seen:
+            only = ", ".join(seen) or "(none)"
+            raise Misconfigured(
+                f"cluster {self._settings.name}: the token sees only the namespaces {only}, and the event stream needs "
+                f"{READ} in every one; docs/sites.md has the policies", code="nomad_token",
+            )  # fmt: skip
+        for namespace in seen:
             await self._may_read_in(namespace)
 
     async def _may_read_in(self, namespace: str) -> None:

@@ -12,7 +12,10 @@ NOT_KEPT = {
     "all evaluations": "A listing holds evaluations that are open or failed; what ended well shows as allocations.",
     "every field of a listing": "Nomad's stubs lack a job's version and an allocation's `previous_allocation`, and the "
     "mark `timeout`, which comes on the stream alone.",
-    "a refused stream is Misconfigured": "where the token is good but lacks read-job in one of several namespaces, "
-    "Nomad's silence cannot be told from a dropped stream: Unavailable, with both causes in its words.",
+    "a refused stream is Misconfigured": "Nomad refuses a stream by silence. What the token lacks is found by asking "
+    "for nodes and in each namespace that it sees; where all that is allowed, a dropped stream is the only cause left: "
+    "Unavailable.",
+    "a write that is not trusted is Misconfigured": "a server that wants another certificate, or TLS, may cut a "
+    "request with a body before its reason is read: OutcomeUnknown. Reads always tell.",
     "what others use": "`foreign_*` of a node is known from listings; a node on the stream has 0 there.",
 }

@@ -206,6 +206,18 @@ async def test_what_is_missing_is_named(
         assert denied.value.code == "nomad_token"
 
 
+async def test_a_token_for_our_namespaces_only_gets_no_stream_and_is_told_why(region: RealNomad) -> None:
+    rules = policy(Role.MONITOR, (OURS,)).replace('namespace "*"', f'namespace "{THEIRS}"')
+    await asyncio.to_thread(region.operator.apply_policy, "few", rules)
+    token = await asyncio.to_thread(region.operator.make_token, "few", "few")
+    cluster = opened(region.address, **trusting(region, Role.MONITOR) | {"token": token, "first_heartbeat_s": 1.0})
+    try:
+        with pytest.raises(Misconfigured, match=f"sees only the namespaces {THEIRS}, {OURS}, .* read-job in every one"):
+            await anext(cluster.watch.stream(0))
+    finally:
+        await cluster.aclose()
+
+
 def test_every_capability_is_needed_for_something() -> None:
     for role, capabilities in ((Role.SCHEDULER, SCHEDULER_IN_OURS), (Role.MONITOR, MONITOR_IN_OURS)):
         assert set(capabilities) == {name for each, name, _ in NEEDS if each is role} - {"node:read", *SECRETS_IN_OURS}
