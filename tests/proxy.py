@@ -13,12 +13,14 @@ from tests import pacing
 class Proxy:
     """`async with Proxy(port) as proxy`: listens on `proxy.port`, passes bytes to and from 127.0.0.1:`port`.
 
+    It listens where it is told to (`listen`), or where it likes.
+
     While `absent`, connections are refused by closing them at once. While `silent`, bytes are swallowed both ways, so
     that a connection is open at one end only as far as anybody can tell. `delay_s` is added to every chunk, each way.
     """
 
-    def __init__(self, port: int) -> None:
-        self.port = 0
+    def __init__(self, port: int, listen: int = 0) -> None:
+        self.port = listen
         self.absent = False
         self.silent = False
         self.delay_s = 0.0
@@ -28,7 +30,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "Proxy":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
