@@ -171,5 +171,7 @@ WRONGS: Final = {
     "bus: no topology": Wrong(("scheduler",), "bus", no_topology, ("serai-platform rabbitmq declare",)),
     "consul: nobody at the address": Wrong(("monitor",), "consul", consul_nowhere, ("127.0.0.1:20",)),
     "consul: wrong token": Wrong(("scheduler",), "consul", wrong_consul_token, ("ACL not found", "docs/consul.md")),
-    "consul: no site is registered": Wrong(("scheduler",), "sites", no_site_in_consul, ("serai-site", "docs/consul.md")),
+    "consul: no site is registered": Wrong(
+        ("scheduler",), "sites", no_site_in_consul, ("serai-site", "docs/consul.md")
+    ),
 }  # fmt: skip
