@@ -62,6 +62,7 @@ class Observed:
     position: str = ""
     final: str = ""
     kinds: set[str] = field(default_factory=set)
+    running: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 async def walk(world: World, path: Path_, marks: Path, seen: Observed) -> list[Wrong]:
@@ -110,7 +111,9 @@ async def _observe(world: World, path: Path_, seen: Observed) -> None:
     reading = asyncio.create_task(_read(world, seen), name="reader")
     try:
         if path.cancel:
-            await _until(lambda: "job.running" in seen.kinds or reading.done())
+            told = asyncio.create_task(seen.running.wait(), name="told to run")
+            await asyncio.wait([told, reading], return_when=asyncio.FIRST_COMPLETED)
+            told.cancel()
             answer = await world.ask("DELETE", f"/v1/jobs/{seen.job_id}")
             if answer.status_code not in (200, 202):
                 raise Refused(answer.text)
@@ -149,6 +152,8 @@ async def _read_once(world: World, seen: Observed) -> None:
             if "id" in body:
                 seen.heard.append(body["id"])
                 seen.kinds.add(message.event)
+                if message.event == "job.running":
+                    seen.running.set()
 
 
 async def _judge(world: World, path: Path_, marks: Path, seen: Observed) -> list[Wrong]:

@@ -57,6 +57,7 @@ class World:
     client: httpx.AsyncClient = field(
         default_factory=lambda: httpx.AsyncClient(trust_env=False, timeout=60, verify=trusting_nobody())
     )
+    _came_up: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def life(self) -> Life:
@@ -94,6 +95,7 @@ class World:
             if not self.token:
                 self.token = await demo_token(up.issuer, "alice")
             self.up = up
+            self._came_up.set()
             await up.running
 
     # -- asking ---------------------------------------------------------------------------------------------------
@@ -102,7 +104,8 @@ class World:
         """The platform, once one is ready."""
         async with asyncio.timeout(READY_S):
             while self.up is None or self.life.died.is_set():
-                await pacing.pause(0.005)
+                self._came_up.clear()
+                await self._came_up.wait()
         return self.up, self.life
 
     async def ask(self, method: str, path: str, **given: Any) -> httpx.Response:

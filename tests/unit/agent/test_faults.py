@@ -240,11 +240,5 @@ async def test_what_was_placed_and_stopped_while_its_client_was_away_is_over_whe
         await register(client, job("late"))
         await client.delete("/v1/job/late")
         await agent.inject("return-node")
-
-        async def over() -> bool:
-            rows = [alloc.row for alloc in agent.region.state.allocs.values()]
-            return [row["ClientStatus"] for row in rows] == ["complete"]
-
-        async with asyncio.timeout(5):
-            while not await over():
-                await pacing.pause(0.01)
+        await until_alloc(client, "late", "complete")
+        assert len(agent.region.state.allocs) == 1
