@@ -121,7 +121,13 @@ async def test_who_lacks_a_vo_or_a_role_is_told_which_and_whom_to_ask(folder: Pa
 
 
 async def test_tokens_of_service_accounts_are_taken_when_they_are_for_us(folder: Path) -> None:
-    async with outside(folder) as issuer, platform(folder, issuer, SERAI_AUTH_KEY_COOL_DOWN_S="0.1") as here:
+    (folder / "stranger").mkdir()
+    soon = {"SERAI_AUTH_KEY_COOL_DOWN_S": "0.1"}
+    async with (
+        outside(folder) as issuer,
+        outside(folder / "stranger") as stranger,
+        platform(folder, issuer, **soon) as here,
+    ):
 
         async def whoami(token: str) -> Ended:
             return await here.serai("whoami", "-o", "json", SERAI_TOKEN=token)
@@ -131,6 +137,10 @@ async def test_tokens_of_service_accounts_are_taken_when_they_are_for_us(folder:
         others = await whoami(await issuer.robots_token("https://another.example"))
         assert others.code == 77 and "aud" in others.told
         assert (await whoami(await issuer.robots_token(None))).code == 77, "an opaque token says nothing to us"
+        untrusted = await whoami(await stranger.robots_token())
+        assert untrusted.code == 77 and "issuer" in untrusted.told, "the same subject and audience, at another issuer"
+        named = await here.serai("login", "--issuer", stranger.url)
+        assert named.code == 77 and "takes no tokens of" in named.told
 
         old, unused = await issuer.robots_token(), await issuer.robots_token()
         await issuer.rotate(keep=True)
@@ -141,15 +151,6 @@ async def test_tokens_of_service_accounts_are_taken_when_they_are_for_us(folder:
         await pause(0.2)
         assert (await whoami(await issuer.robots_token())).code == 0
         assert (await whoami(unused)).code == 77, "a key that was withdrawn signs nothing"
-
-
-async def test_the_same_person_at_an_issuer_that_nobody_trusts_is_nobody(folder: Path) -> None:
-    (folder / "stranger").mkdir()
-    async with outside(folder) as issuer, outside(folder / "stranger") as stranger, platform(folder, issuer) as here:
-        refused = await here.serai("whoami", SERAI_TOKEN=await stranger.robots_token())
-        assert refused.code == 77 and "issuer" in refused.told
-        named = await here.serai("login", "--issuer", stranger.url)
-        assert named.code == 77 and "takes no tokens of" in named.told
 
 
 # -- what the operator sees ---------------------------------------------------------------------------------------

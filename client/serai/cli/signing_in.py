@@ -12,7 +12,7 @@ from serai.cli.screen import Screen
 from serai.cli.session import Session
 from serai.errors import NoWayIn
 from serai.signin import demo, device_flow
-from serai.signin.issuers import Issuer, development_issuer, listed, named
+from serai.signin.issuers import Issuer, development_issuer, is_local, listed, named
 from serai.signin.logins import Login
 from serai.signin.oauth import Endpoints, OAuth, Started, Tokens
 
@@ -21,9 +21,13 @@ async def signed_in(here: Session, screen: Screen, user: str | None, wanted: str
     """A sign-in as the person chooses it. Raises NoWayIn, Unreachable, IssuerRefused, BadParameter."""
     issuers = await here.issuers()
     issuer = named(issuers, wanted) if wanted else None
+    issuer = issuer or (development_issuer(issuers) if user is not None else _chosen(issuers))
+    if is_local(issuer.url) and not is_local(here.settings().url):
+        raise NoWayIn(f"{issuer} is on this machine and the gateway is not: its tokens are nothing to others").then(
+            "check the address: `serai --url URL whoami`"
+        )
     if user is not None:
-        return await _as_demo_user(here, screen, issuer or development_issuer(issuers), user)
-    issuer = issuer or _chosen(issuers)
+        return await _as_demo_user(here, screen, issuer, user)
     if issuer.client_id:
         return await _by_device_flow(here, screen, issuer, issuer.client_id, browser=browser)
     if issuer.gives_demo_tokens:

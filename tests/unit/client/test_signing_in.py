@@ -174,6 +174,14 @@ def test_nothing_is_sent_to_an_issuer_in_the_clear(world: World, issuer: str) ->
     assert all(url.startswith(GATEWAY) for _, url, _ in world.network.asked)
 
 
+@pytest.mark.parametrize("words", [("login",), ("login", "--user", "alice")])
+def test_a_gateway_elsewhere_gets_no_tokens_of_an_issuer_on_this_machine(world: World, words: tuple[str, ...]) -> None:
+    """It could be anybody's, and the issuer that of a platform which runs here for ourselves."""
+    code, _, err = world.serai(*words, SERAI_URL="https://gateway.example.org:8080")
+    assert code == 77 and "is on this machine and the gateway is not" in err
+    assert not [url for _, url, _ in world.network.asked if url.startswith(ISSUER)]
+
+
 def test_an_issuer_whose_discovery_names_another_is_not_believed(world: World) -> None:
     world.gateway.issuers[0]["issuer"] = f"{ISSUER}/"
     code, _, err = world.serai("login")
