@@ -38,18 +38,21 @@ class Path_:
     runs: tuple[bool, ...]
     cancel: bool = False
     output: bytes = b""
+    secret: str = ""
+    """What the job's secret holds, which its command reads as `key`; empty: it names none."""
 
 
 SUCCEEDS: Final = Path_(
     "submit and succeed", f"{START}; echo hello; sleep 0.1; {END}", "succeeded", (True,), output=b"hello\n"
 )
-CANCELLED: Final = Path_("submit and cancel", f"{START}; exec sleep 60", "cancelled", (False,), cancel=True)
+CANCELLED: Final = Path_("submit and cancel", f"{START}; exec sleep 60", "cancelled", (False,), cancel=True, secret="x")
 RETRIED: Final = Path_(
     "fail and be retried",
-    f'{START}; sleep 0.05; {END}; case "$NOMAD_JOB_ID" in *-001) exit 3;; esac; echo again',
+    f'{START}; sleep 0.05; {END}; case "$NOMAD_JOB_ID" in *-001) exit 3;; esac; cat "$NOMAD_SECRETS_DIR/key"',
     "succeeded",
     (True, True),
-    output=b"again\n",
+    output=b"hush",
+    secret="hush",
 )
 
 
@@ -95,10 +98,15 @@ def _calls(world: World) -> list[str]:
 
 
 async def _hand_in(world: World, path: Path_, marks: Path, seen: Observed) -> None:
-    job = {
+    job: dict[str, Any] = {
         "name": path.name, "vo": VO, "command": ["sh", "-c", path.script], "env": {MARKS: str(marks)},
         "resources": {"cpu": 0.1, "memory": "32MiB"}, "retries": {"attempts": len(path.runs) - 1},
     }  # fmt: skip
+    if path.secret:
+        told = await world.ask("PUT", "/v1/secrets/key", json={"vo": VO, "value": path.secret})
+        if told.status_code != 200:
+            raise Refused(told.text)
+        job["secrets"] = [{"name": "key"}]
     key = {"Idempotency-Key": str(uuid.uuid4())}
     answer = await world.ask("POST", "/v1/jobs", json=job, headers=key)
     if answer.status_code != 202:
@@ -162,6 +170,7 @@ async def _judge(world: World, path: Path_, marks: Path, seen: Observed) -> list
     if path.output:
         wrong += await _judge_output(world, path, seen.job_id)
     await _until(lambda: not _at_sites(world, seen.job_id))
+    await _until(lambda: not _secrets_at_sites(world))
     timeline: Sequence[dict[str, Any]] = (await world.ask("GET", f"/v1/jobs/{seen.job_id}/timeline")).json()["items"]
     mine = (await world.ask("GET", "/v1/jobs")).json()["items"]
     if len(mine) != 1:
@@ -186,6 +195,11 @@ def _at_sites(world: World, job_id: str) -> list[str]:
         for alloc in agent.region.state.allocs.values()
         if alloc.row["JobID"].startswith(job_id) and alloc.row["ClientStatus"] in ("pending", "running", "unknown")
     ]
+
+
+def _secrets_at_sites(world: World) -> list[str]:
+    """What is still kept there for attempts; nothing once they are over."""
+    return [path for agent in world.agents.values() for _, path in agent.region.state.variables]
 
 
 def _judge_sites(world: World, path: Path_, job_id: str) -> list[Wrong]:

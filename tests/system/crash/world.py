@@ -32,7 +32,7 @@ READY_S: Final = 120.0
 QUICK: Final[Mapping[str, Mapping[str, Any]]] = {
     "scheduler": {
         "lease_s": 0.5, "tick_s": 0.25, "retry_first_s": 0.05, "retry_most_s": 0.1, "call_first_s": 0.05,
-        "stop_poll_s": 0.1, "auth_pause_s": 0.2,
+        "stop_poll_s": 0.1, "auth_pause_s": 0.2, "leftovers_s": 0.5,
     },
     "monitor": {"lease_ttl_s": 1, "first_line_s": 0.5, "probe_interval_s": 0.5, "probe_timeout_s": 2, "settle_s": 2},
 }  # fmt: skip
