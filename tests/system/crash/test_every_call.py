@@ -30,8 +30,10 @@ NOT_ON_THE_PATHS = {
     "Delivery.retry", "Delivery.dead_letter", "MessageBus.depth", "MessageBus.dead_letters",
     "MessageBus.replay_dead_letter", "Store.close", "SiteRegistry.sites", "SiteRegistry.ready", "JobEngine.plan",
     "JobEngine.ready", "EngineWatch.presence", "EngineWatch.allocations", "EngineWatch.job_meta", "EngineWatch.file",
+    "SubscriberBroker.open", "SubscriberBroker.publish", "SubscriberBroker.seen", "SubscriberBroker.shut_out",
+    "SubscriberBroker.remove", "SubscriberBroker.close",
 }  # fmt: skip
-"""Called for operators, for messages that cannot be handled, or by none of the three paths."""
+"""Called for operators, for subscribers from outside, for messages that cannot be handled, or by none of the paths."""
 
 
 @pytest.fixture(autouse=True)
