@@ -77,15 +77,13 @@ class Subscribing:
         return Credentials(await self.get(caller, sub.id), password)
 
     async def list(self, caller: Caller) -> list[Subscription]:
-        """The caller's own, newest first."""
-        self._there()
+        """The caller's own, newest first; none where there is no broker for them."""
         return await self._store.read(
             lambda connection: subscription_store.of_owner(connection, caller.context.principal)
         )
 
     async def get(self, caller: Caller, id: str) -> Subscription:
         """One of the caller's own. Raises NotFound."""
-        self._there()
         sub = await self._store.read(lambda connection: subscription_store.get(connection, id))
         if sub is None or not caller.sight.owns(sub.owner.issuer, sub.owner.subject):
             raise NotFound(
@@ -96,7 +94,7 @@ class Subscribing:
 
     async def renew(self, caller: Caller, id: str) -> Credentials:
         """A new password, good for another while; connections that are open stay. Raises Refused (`gone`)."""
-        broker, sub = self._there(), await self.get(caller, id)
+        sub, broker = await self.get(caller, id), self._there()
         now, context = self._clock(), caller.context
         until = micros(self._until(now))
         renewed = sub.state != ENDED and await self._store.transact(
@@ -117,7 +115,7 @@ class Subscribing:
 
     async def delete(self, caller: Caller, id: str) -> None:
         """End it; its queue goes with what is in it. Ending it again changes nothing."""
-        broker, sub = self._there(), await self.get(caller, id)
+        sub, broker = await self.get(caller, id), self._there()
         await self._end(id, "you deleted it")
         try:
             await broker.remove(sub.queue)

@@ -126,12 +126,14 @@ def install_problems(app: FastAPI, base: str = "") -> None:
 
 
 def methods_of(app: FastAPI, scope: MutableMapping[str, Any]) -> list[str]:
-    """The methods that a path takes, by all of its routes; empty where there is nothing."""
-    methods: set[str] = set()
-    for route in app.routes:
-        if isinstance(route, Route) and route.matches({**scope, "method": "GET"})[0] is not Match.NONE:
-            methods |= route.methods or set()
-    return sorted(methods)
+    """The methods that a path takes, by all of its routes; empty where there is nothing.
+
+    `{id}` fits `x:renew` as well: where a route names the verb, the path is that route's alone.
+    """
+    routes = [route for route in app.routes if isinstance(route, Route)]
+    found = [route for route in routes if route.matches({**scope, "method": "GET"})[0] is not Match.NONE]
+    verbs = [route for route in found if ":" in route.path.rpartition("}")[2]]
+    return sorted({method for route in verbs or found for method in route.methods or ()})
 
 
 def install_health(app: FastAPI, service: Service) -> None:

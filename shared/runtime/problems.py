@@ -71,7 +71,7 @@ PROBLEMS: dict[str, Problem] = {
         409, "There are as many subscriptions as there may be", "Delete one that is not needed any more."
     ),
     "subscriptions_unavailable": Problem(
-        501,
+        409,
         "This platform has no broker for subscribers",
         "Read `GET /v1/events` (SSE) instead, or ask the operators to set one up (docs/rabbitmq.md); on one machine, "
         "start the platform with `--bus amqp`.",

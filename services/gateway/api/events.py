@@ -28,7 +28,7 @@ _EVENT: Final = {
     "type": "object", "required": ["event", "data"],
     "properties": {"event": {"type": "string"}, "id": {"type": "string"}, "data": {"type": "string"}},
 }  # fmt: skip
-"""One frame of the stream, as OpenAPI 3.2 describes streams (`itemSchema`)."""
+"""One frame of the stream."""
 _STREAM = routing.stream_of(
     CONTENT_TYPE,
     _EVENT,

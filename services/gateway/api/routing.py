@@ -88,8 +88,10 @@ def text_content(media_type: str, description: str) -> dict[int | str, dict[str,
 
 
 def stream_of(media_type: str, item: dict[str, Any], description: str) -> dict[int | str, dict[str, Any]]:
-    """How a route is documented that sends one thing after the other."""
-    return {200: {"description": description, "content": {media_type: {"itemSchema": item}}}}
+    """How a route is documented that sends one thing after the other. OpenAPI 3.1 has no word for that: each thing is
+    described by an extension, `x-itemSchema`, as OpenAPI 3.2 does by `itemSchema`.
+    """
+    return {200: {"description": description, "content": {media_type: {"x-itemSchema": item}}}}
 
 
 def content(media_type: str, description: str, schema: dict[str, Any]) -> dict[int | str, dict[str, Any]]:

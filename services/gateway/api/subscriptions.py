@@ -79,13 +79,11 @@ class SubscriptionRoutes:
             app, "POST", _PATH, self.create, tag=tag, permission=permission, answer=OpenedDocument, status=201,
             problems=(*sent, "forbidden", "subscription_limit", "invalid_cursor", away), body="SubscriptionInput",
         )  # fmt: skip
-        routing.add(
-            app, "GET", _PATH, self.list, tag=tag, permission=permission, answer=SubscriptionsDocument, problems=(away,)
-        )
+        routing.add(app, "GET", _PATH, self.list, tag=tag, permission=permission, answer=SubscriptionsDocument)
         one = _PATH + "/{subscription_id}"
         routing.add(
             app, "GET", one, self.one, tag=tag, permission=permission, answer=SubscriptionDocument,
-            problems=("not_found", away),
+            problems=("not_found",),
         )  # fmt: skip
         routing.add(
             app, "POST", one + ":renew", self.renew, tag=tag, permission=permission, answer=OpenedDocument,

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import openapi_spec_validator
 import orjson
 import pytest
 import pytest_asyncio
@@ -33,6 +34,10 @@ def test_the_document_that_is_checked_in_is_the_codes() -> None:
     assert orjson.loads(GOLDEN.read_bytes()) == openapi_document(), (
         "run: python -m services openapi > docs/openapi.json"
     )
+
+
+def test_it_is_valid_by_the_specifications_own_schema() -> None:
+    openapi_spec_validator.validate(openapi_document())
 
 
 def test_every_operation_says_what_it_is_and_what_it_needs() -> None:

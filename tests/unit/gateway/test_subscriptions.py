@@ -424,5 +424,5 @@ async def test_a_platform_without_a_broker_says_what_to_do(tmp_path: Path) -> No
         tmp_path, made.auth, made.owners, made.bus, made.clock, shared_store=made.store
     ) as world:  # fmt: skip
         status, code, detail = await refusal(world)
-    assert (status, code) == (501, "subscriptions_unavailable")
+    assert (status, code) == (409, "subscriptions_unavailable")
     assert "--bus amqp" in detail and "GET /v1/events" in detail
