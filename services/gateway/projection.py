@@ -32,8 +32,8 @@ _AHEAD: Final = 1024
 _PAGE: Final = 1000
 _RECENT: Final = 1024
 """Views of jobs that changed last, kept in memory."""
-_LOOK_AGAIN_S: Final = 5.0
-"""Another copy of the gateway may have noticed a hole."""
+LOOK_AGAIN_S: Final = 5.0
+"""Another copy of the gateway may have noticed a hole, or filled one."""
 
 Numbered = tuple[int, Message]
 
@@ -91,12 +91,16 @@ class Projection:
 class Holes:
     """Fetches what is missing in a series from its owner: scheduler (the job's own) or monitor (an attempt's)."""
 
-    def __init__(self, store: Store, scheduler: Questions, monitor: Questions, changes: Changes, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, scheduler: Questions, monitor: Questions, changes: Changes, clock: Clock, *,
+        look_again_s: float = LOOK_AGAIN_S,
+    ) -> None:  # fmt: skip
         self._store = store
         self._scheduler = scheduler
         self._monitor = monitor
         self._changes = changes
         self._clock = clock
+        self._look_again_s = look_again_s
         self.noticed = asyncio.Event()
 
     async def run(self) -> None:
@@ -105,7 +109,13 @@ class Holes:
             self.noticed.clear()
             for hole in await self._store.read(store.open_holes):
                 await self.fill(hole)
+            await self._hear_of_others()
             await self._until_noticed()
+
+    async def _hear_of_others(self) -> None:
+        """What another copy filled into the log did not come over the bus: wake our readers for it."""
+        state = await self._store.read(event_log.state)
+        self._changes.publish(state.head, (), ())
 
     async def fill(self, hole: Hole) -> None:
         """Bring one series up to what its owner has."""
@@ -135,7 +145,7 @@ class Holes:
 
     async def _until_noticed(self) -> None:
         try:
-            async with asyncio.timeout(_LOOK_AGAIN_S):
+            async with asyncio.timeout(self._look_again_s):
                 await self.noticed.wait()
         except TimeoutError:
             return

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from services.gateway import event_log
+from services.gateway.changes import Changes
+from services.gateway.projection import Holes
 from shared.contracts.events import JobPlaced, JobSucceeded, SiteObserved, SiteReachable, SiteUnreachable
 from shared.runtime.clock import micros
+from shared.runtime.questions import Questions
 from shared.runtime.service import drain
 from shared.site import SiteCapacity
 from tests.builders import NOON, VO
@@ -196,3 +199,19 @@ async def test_two_copies_of_the_gateway_tell_each_fact_once_and_wake_their_own_
         assert [frame.id for frame in heard[0]] == [frame.id for frame in heard[1]]
         assert all(answer.json()["version"] > 1 for answer in await asyncio.wait_for(asyncio.gather(*waiting), 5))
         assert (await one.store.read(event_log.state)).head == 2
+
+
+async def test_what_another_copy_filled_into_the_log_wakes_this_ones_readers_too(world: World) -> None:
+    """A hole is filled from its owner, not from the bus: nothing comes to the other copies by themselves."""
+    job_id = await world.submit()
+    await world.tell(queued(job_id))
+    here = Changes()
+    here.publish(1, (), ())
+    nobody = Questions("http://nobody", "nobody", "service-token")
+    holes = Holes(world.store, nobody, nobody, here, world.clock, look_again_s=0.02)
+    looking = asyncio.create_task(holes.run())
+    waiting = asyncio.create_task(here.beyond(1, 5))
+    await world.tell(job_event(JobSucceeded, job_id, 2))
+    assert await waiting
+    assert (here.head, here.after(1, 10)) == (2, None), "the entries themselves are in the store"
+    looking.cancel()
