@@ -1,6 +1,7 @@
 """One suite, three clusters (embedded; real; real with ACLs and TLS): `site` is one, and reads like sentences."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,19 @@ def guarded_nomad() -> Iterator[RealNomad]:
 @pytest.fixture(params=["embedded", REAL, GUARDED])
 async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SiteUnderTest]:
     """A cluster with one node of 4000 MHz and 2048 MiB."""
+    async with _site(request, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture(params=["embedded", GUARDED])
+async def closed_site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SiteUnderTest]:
+    """One whose tasks may read what is their own and nothing else."""
+    async with _site(request, tmp_path) as found:
+        yield found
+
+
+@asynccontextmanager
+async def _site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SiteUnderTest]:
     if request.param == "guarded":
         async with of_region(request.getfixturevalue("guarded_nomad")) as found:
             yield found

@@ -9,8 +9,8 @@ import httpx2
 import pytest
 
 from shared.adapters.nomad import ClusterSettings, specification, variables
-from shared.engine import AttemptOrder, Submission, Submitted
-from tests.ports.engine.site import SiteUnderTest, a_script
+from shared.engine import AllocationSeen, AttemptOrder, Seen, Submission, Submitted
+from tests.ports.engine.site import SiteUnderTest, a_script, of
 
 CANARY = "canary-7d1f0c52"
 KEYS = b"\x00\xff\x80 {{ env }} ${HOME} \n\r\t" + bytes(range(256))
@@ -158,3 +158,30 @@ async def test_a_list_names_variables_without_their_items(site: SiteUnderTest) -
     row = next(row for row in listed.json() if row["Path"].endswith(order.attempt.nomad_id))
     assert sorted(row) == ["CreateIndex", "CreateTime", "ModifyIndex", "ModifyTime", "Namespace", "Path"]
     assert CANARY not in listed.text
+
+
+# -- who may read ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_task_that_asks_for_another_jobs_secrets_gets_none_and_does_not_start(
+    closed_site: SiteUnderTest,
+) -> None:
+    """Where Nomad has ACLs, and at the embedded agent. Without them Nomad lets every task read (docs/secrets.md)."""
+    site = closed_site
+    theirs = await site.submitted(with_secrets("sleep 30"))
+    thief = with_secrets()
+    job = specification.job_of(thief, ClusterSettings(name="x", address="http://127.0.0.1:1"))
+    stolen = json.loads(
+        json.dumps(job).replace(f"{variables.PREFIX}{thief.attempt}", f"{variables.PREFIX}{theirs.attempt}")
+    )
+    assert (await ask(site, "PUT", "/v1/jobs", {"Job": stolen})).status_code == 200
+
+    def refused(seen: list[Seen]) -> bool:
+        events = [event for one in of(thief, seen, AllocationSeen) for task in one.tasks for event in task.events]
+        return any(event.type == "Template" for event in events)
+
+    seen = await site.seen_until(refused)
+    newest = of(thief, seen, AllocationSeen)[-1]
+    assert (newest.client_status, newest.tasks[0].started_at) == ("pending", None)
+    for order in (thief, theirs):
+        await site.engine.close(order.attempt, "default")
