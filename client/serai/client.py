@@ -10,7 +10,7 @@ Errors: `Problem` (the platform refuses, and says why), `Unreachable`, `NotUnder
 import asyncio
 import base64
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -96,6 +96,35 @@ class Serai:
     async def delete_secret(self, name: str, vo: str) -> None:
         """Delete a secret. Queued jobs that name it will not start."""
         await self._wire.request("DELETE", f"/v1/secrets/{_part(name)}", params={"vo": vo})
+
+    # -- subscriptions ------------------------------------------------------------------------------------------
+
+    async def subscriptions(self) -> list[Json]:
+        """The caller's subscriptions, newest first; those that have ended in the last days too, and why."""
+        return list((await self._get("/v1/subscriptions"))["items"])
+
+    async def subscribe(
+        self, vo: str, *, states: Iterable[str] = (), labels: Mapping[str, str] | None = None, own: bool = False,
+        since: str | None = None,
+    ) -> Json:  # fmt: skip
+        """Be told of a VO's events in an AMQP queue; `connection` in the answer is how to read it, told only now.
+
+        `since`: the id of the event to go on behind, or a time (RFC 3339); None = from now on.
+        """
+        body: Json = {"vo": vo, "states": list(states), "labels": dict(labels or {}), "own": own}
+        return await self._post("/v1/subscriptions", body | ({"from": since} if since else {}))
+
+    async def subscription(self, id: str) -> Json:
+        """One of the caller's subscriptions."""
+        return await self._get(f"/v1/subscriptions/{_part(id)}")
+
+    async def renew_subscription(self, id: str) -> Json:
+        """A new password for it, good for another while; connections that are open go on."""
+        return wire.json_of(await self._wire.request("POST", f"/v1/subscriptions/{_part(id)}:renew"))
+
+    async def delete_subscription(self, id: str) -> None:
+        """End it; its queue goes with what is in it."""
+        await self._wire.request("DELETE", f"/v1/subscriptions/{_part(id)}")
 
     # -- handing in ---------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from serai import outcomes
-from serai.cli import access, following, looking, secrets, session, sites, submitting
+from serai.cli import access, following, looking, secrets, session, sites, submitting, subscriptions
 
 EPILOG = "Exit codes:\n\n" + "\n\n".join(
     f"{int(code)}  {meaning}" for code, meaning in outcomes.MEANINGS.items()
@@ -49,3 +49,4 @@ following.add_to(app)
 looking.add_to(app)
 sites.add_to(app)
 secrets.add_to(app)
+subscriptions.add_to(app)

@@ -434,7 +434,7 @@ def test_login_where_only_a_real_issuer_is_trusted_says_what_to_do(gateway: Fake
 # -- help ---------------------------------------------------------------------------------------------------------
 
 COMMANDS = ["login", "logout", "whoami", "submit", "run", "jobs", "job", "timeline", "why", "logs", "outputs", "events",
-            "wait", "cancel", "sites", "secrets", "trace", "schema"]  # fmt: skip
+            "wait", "cancel", "sites", "secrets", "subscribe", "subscriptions", "trace", "schema"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
