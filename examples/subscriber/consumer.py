@@ -11,23 +11,26 @@ from pathlib import Path
 
 import aio_pika
 
+KEPT = Path(sys.argv[1])
 
-async def main(url: str, kept: Path) -> None:
-    done = kept.read_text() if kept.exists() else ""
+
+def handle(position: str, event: dict) -> None:
+    print(position, event["type"], event.get("subject", ""), flush=True)  # your work is here,
+    KEPT.write_text(position)  # and the position is kept together with it, best in one transaction
+
+
+async def main(url: str, done: str) -> None:
     connection = await aio_pika.connect_robust(url, timeout=10)
     channel = await connection.channel()
     await channel.set_qos(prefetch_count=50)
-    login = connection.url.user  # the queue has the login's name
-    queue = await channel.get_queue(login, ensure=False)
+    queue = await channel.get_queue(connection.url.user, ensure=False)  # the queue has the login's name
     async with queue.iterator() as messages:
         async for message in messages:
             here = message.headers["serai-event-id"]
-            if not done or int(here.split("-")[1]) > int(done.split("-")[1]):
-                event = json.loads(message.body)
-                print(here, event["type"], event.get("subject", ""), flush=True)  # your work is here
+            if not done or int(here.split("-")[1]) > int(done.split("-")[1]):  # else it came twice
+                handle(here, json.loads(message.body))
                 done = here
-                kept.write_text(done)  # together with your work, best in one transaction
             await message.ack()
 
 
-asyncio.run(main(os.environ["SERAI_AMQP_URL"], Path(sys.argv[1])))
+asyncio.run(main(os.environ["SERAI_AMQP_URL"], KEPT.read_text() if KEPT.exists() else ""))
