@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 import yaml
 from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
 from services import example_env
 from services.auth.dev_issuer import DevIssuerSettings
@@ -103,10 +104,26 @@ def asyncapi() -> str:
                 **{_letter_name(kind): _letter(kind) for kind in subscriptions.KINDS},
                 "SubscriptionGap": _gap(),
             },
+            "schemas": _schemas((*kinds, SubscriptionGap)),
             "securitySchemes": {"subscription": {"type": "userPassword", "description": _LOGIN}},
         },
     }  # fmt: skip
     return yaml.safe_dump(document, sort_keys=False, width=120, allow_unicode=True)
+
+
+_REF: Final = "#/components/schemas/{model}"
+
+
+def _schemas(kinds: Iterable[type[BaseModel]]) -> dict[str, Any]:
+    """The contents of messages by name, and all that they refer to."""
+    made: dict[str, Any] = models_json_schema([(kind, "serialization") for kind in kinds], ref_template=_REF)[1][
+        "$defs"
+    ]
+    return made
+
+
+def _content(kind: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": _REF.format(model=kind.__name__)}
 
 
 def _channel(exchange: str) -> dict[str, Any]:
@@ -124,16 +141,15 @@ def _channel(exchange: str) -> dict[str, Any]:
 
 def _message(kind: type[Command] | type[Event]) -> dict[str, Any]:
     command = issubclass(kind, Command)
-    schema = kind.model_json_schema(mode="serialization")
     return {
         "name": codec.type_of(kind),
         "summary": (kind.__doc__ or "").strip().split("\n")[0],
         "contentType": codec.COMMAND_CONTENT_TYPE if command else codec.EVENT_CONTENT_TYPE,
-        "payload": schema if command else _cloud_event(kind, schema),
+        "payload": _content(kind) if command else _cloud_event(kind),
     }
 
 
-def _cloud_event(kind: type[Command] | type[Event], data: dict[str, Any]) -> dict[str, Any]:
+def _cloud_event(kind: type[Command] | type[Event]) -> dict[str, Any]:
     text = {"type": "string"}
     return {
         "type": "object",
@@ -141,7 +157,8 @@ def _cloud_event(kind: type[Command] | type[Event], data: dict[str, Any]) -> dic
         "properties": {
             "specversion": {"const": "1.0"}, "id": text, "source": text, "type": {"const": codec.type_of(kind)},
             "subject": text, "time": {"type": "string", "format": "date-time"}, "datacontenttype": text,
-            "sequence": text, "vo": text, "attempt": text, "cause": text, "traceparent": text, "data": data,
+            "sequence": text, "vo": text, "attempt": text, "cause": text, "traceparent": text,
+            "data": _content(kind),
         },
     }  # fmt: skip
 
@@ -204,7 +221,7 @@ def _gap() -> dict[str, Any]:
                 "specversion": {"const": "1.0"}, "id": text, "source": text,
                 "type": {"const": f"{codec.TYPE_PREFIX}{SubscriptionGap.kind}.v{SubscriptionGap.version}"},
                 "subject": {"type": "string", "description": "The subscription's id."}, "datacontenttype": text,
-                "data": SubscriptionGap.model_json_schema(mode="serialization"),
+                "data": _content(SubscriptionGap),
             },
         },
     }  # fmt: skip
