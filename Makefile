@@ -43,7 +43,12 @@ run-real: $(VENV)/.run-ready  ## run the example jobs on real parts
 
 test: $(VENV)/.dev-ready  ## everything that can be tested here, servers included
 	@tests/set-up
+ifeq ($(strip $(ARGS)),)
+	@$(BIN)/python -m pytest -m fast
+	@$(BIN)/python -m pytest -m "not fast"
+else
 	@$(BIN)/python -m pytest $(ARGS)
+endif
 
 fast: $(VENV)/.dev-ready  ## the tests that need nothing outside the process
 	@$(BIN)/python -m pytest -m fast $(ARGS)
