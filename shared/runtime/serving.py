@@ -17,11 +17,8 @@ from shared.runtime.edge import EdgeSettings
 from shared.runtime.edge.guard import Guard
 from shared.runtime.edge.wire import protocol
 
-SECURITY_HEADERS: Final = (
-    ("X-Content-Type-Options", "nosniff"), ("X-Frame-Options", "DENY"), ("Referrer-Policy", "no-referrer"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-)  # fmt: skip
-"""With every answer. Pages for people have a Content-Security-Policy of their own."""
+SECURITY_HEADERS: Final = (("X-Content-Type-Options", "nosniff"),)
+"""With every answer: what is no page is never taken for one. Pages for people carry more of their own."""
 
 
 class _Server(uvicorn.Server):

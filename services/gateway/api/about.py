@@ -19,7 +19,8 @@ API_VERSION: Final = "1.0"
 _STATIC: Final = Path(__file__).parent.parent / "static"
 _FILES: Final = {"docs.css": "text/css", "docs.js": "text/javascript"}
 _PAGE_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'", "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer", "Cross-Origin-Resource-Policy": "same-origin",
 }  # fmt: skip
 
 

@@ -23,6 +23,9 @@ _FORWARDED: Final = frozenset(
     (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port",
      b"x-forwarded-prefix", b"x-real-ip")
 )  # fmt: skip
+_NOTED: Final = heads.SINGLE | _FORWARDED | {b"origin"}
+_MOST_KNOWN: Final = 256
+"""Hosts that need not be judged again, with the address at which they were allowed."""
 _CORS_METHODS: Final = b"GET, HEAD, POST, PUT, DELETE, OPTIONS"
 _CORS_HEADERS: Final = (
     b"authorization, content-type, idempotency-key, if-match, if-none-match, last-event-id, prefer, traceparent"
@@ -53,7 +56,7 @@ class Guard:
         self._settings = settings
         self._hosts = set(settings.allowed_hosts)
         self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
-        self._known: set[tuple[bytes, str]] = set()
+        self._known: dict[bytes, str] = {}
 
     def allow(self, hosts: Iterable[str]) -> None:
         """Hosts by which the app is known, besides those in the settings."""
@@ -74,32 +77,25 @@ class Guard:
 
     def _looked_at(self, scope: Scope) -> tuple[Fault | None, bytes | None]:
         """What is wrong, if anything, and the origin of the page that asks. Forwarded headers are settled here."""
-        host: bytes | None = None
-        origin: bytes | None = None
-        forwarded = False
-        seen: set[bytes] = set()
+        noted: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
-            if name in heads.SINGLE:
-                if name in seen:
+            if name in _NOTED:
+                if name in noted and name in _TWICE:
                     return _TWICE[name], None
-                seen.add(name)
-                if name == b"host":
-                    host = value
-                elif name == b"content-encoding" and value.lower() != b"identity":
-                    return _COMPRESSED, None
-            elif name == b"origin":
-                origin = value
-            elif name in _FORWARDED:
-                forwarded = True
-        if forwarded:
+                noted[name] = value
+        if noted.get(b"content-encoding", b"identity").lower() != b"identity":
+            return _COMPRESSED, None
+        host = noted.get(b"host")
+        if not _FORWARDED.isdisjoint(noted):
             host = self._settle(scope, host)
-        return self._host_fault(host, scope) or _target_fault(scope), origin
+        return self._host_fault(host, scope) or _target_fault(scope), noted.get(b"origin")
 
     def _host_fault(self, host: bytes | None, scope: Scope) -> Fault | None:
-        own = str((scope.get("server") or ("", 0))[0])
         if host is None:
             return _NO_HOST
-        if (host, own) in self._known:
+        server = scope.get("server")
+        own = str(server[0]) if server else ""
+        if self._known.get(host) == own:
             return None
         name = heads.host_name(host)
         if name is None:
@@ -109,8 +105,8 @@ class Guard:
                 "misdirected", f"nothing here is called {name[:100]!r}; if it should be, its operators add it to "
                 "SERAI_EDGE__ALLOWED_HOSTS",
             )  # fmt: skip
-        if len(self._known) < 256:
-            self._known.add((host, own))
+        if len(self._known) < _MOST_KNOWN:
+            self._known[host] = own
         return None
 
     def _settle(self, scope: Scope, host: bytes | None) -> bytes | None:
