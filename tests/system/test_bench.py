@@ -17,6 +17,7 @@ FIGURES = {
     "tell": ["site's stream to SSE client, p50", "site's stream to SSE client, p99"],
     "filter": ["list by a state, 2,000 jobs stored", "list by a label, 2,000 jobs stored"],
     "idle": ["idle memory", "start of a new platform"],
+    "auth": ["deciding about a submission", "a grant over HTTP, p50", "GET /v1/jobs/{id}, CPU with auth"],
 }
 
 

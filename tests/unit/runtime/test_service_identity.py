@@ -205,6 +205,7 @@ GET  /internal/jobs/{job_id}/explain        scheduler  gateway
 GET  /internal/jobs/{job_id}/events         scheduler  gateway
 GET  /internal/sites                        scheduler  gateway
 POST /internal/attempts:strays              scheduler  monitor
+POST /internal/attempts:speak               scheduler  gateway
 GET  /internal/jobs/{job_id}/events         monitor    gateway
 GET  /internal/jobs/{job_id}/logs           monitor    gateway
 GET  /internal/jobs/{job_id}/outputs        monitor    gateway
