@@ -115,8 +115,8 @@ class LocalRegion:
                 await process.wait()
 
     async def _end_jobs(self) -> None:
-        """Stop every job and wait, for a while, until no task of theirs runs."""
-        with contextlib.suppress(httpx2.HTTPError, TimeoutError):
+        """Stop every job and wait, for a while, until no task of theirs runs; one in trouble answers plain text."""
+        with contextlib.suppress(httpx2.HTTPError, TimeoutError, ValueError):
             async with self.caller() as client:
                 for job in (await client.get("/v1/jobs", params={"namespace": "*"})).json():
                     params = {"namespace": job["Namespace"]}
