@@ -116,7 +116,7 @@ async def test_run_real_runs_the_examples_as_expected(tmp_path: Path) -> None:
     options = ("--examples", str(CHECKOUT / "examples"), "--data", str(tmp_path / "data"), *OPTIONS)
     ended = await run("serai-platform", "run-real", *options, folder=tmp_path, where=tmp_path, deadline_s=240)
     assert ended.code == 0, ended.told
-    assert "5 of 5" in ended.told, ended.told
+    assert "All 5 examples ended as expected" in ended.told, ended.told
     assert named_in(tmp_path) == []
 
 
