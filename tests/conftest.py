@@ -8,10 +8,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from shared.adapters.postgres import throwaway
 from tests import postgres, stores
+
+hypothesis.settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any-machine")
 
 UNIT = Path(__file__).parent / "unit"
 ON_BOTH = (
