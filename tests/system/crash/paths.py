@@ -45,7 +45,9 @@ class Path_:
 SUCCEEDS: Final = Path_(
     "submit and succeed", f"{START}; echo hello; sleep 0.1; {END}", "succeeded", (True,), output=b"hello\n"
 )
-CANCELLED: Final = Path_("submit and cancel", f"{START}; exec sleep 60", "cancelled", (False,), cancel=True, secret="x")
+CANCELLED: Final = Path_(
+    "submit and cancel", f"{START}; exec sleep 600", "cancelled", (False,), cancel=True, secret="x"
+)
 RETRIED: Final = Path_(
     "fail and be retried",
     f'{START}; sleep 0.05; {END}; case "$NOMAD_JOB_ID" in *-001) exit 3;; esac; cat "$NOMAD_SECRETS_DIR/key"',
@@ -73,7 +75,7 @@ async def walk(world: World, path: Path_, marks: Path, seen: Observed) -> list[W
     try:
         async with asyncio.timeout(DEADLINE_S):
             await _hand_in(world, path, marks, seen)
-            await _observe(world, path, seen)
+            await _observe(world, path, marks, seen)
             return await _judge(world, path, marks, seen)
     except Refused as refused:
         return [lost(f"refused: {refused}")]
@@ -114,14 +116,15 @@ async def _hand_in(world: World, path: Path_, marks: Path, seen: Observed) -> No
     seen.job_id = answer.json()["id"]
 
 
-async def _observe(world: World, path: Path_, seen: Observed) -> None:
-    """Read the job's stream to its end, resumed after each death; cancel once it is told to run."""
+async def _observe(world: World, path: Path_, marks: Path, seen: Observed) -> None:
+    """Read the job's stream to its end, resumed after each death; cancel once it is told to run and its command has begun."""
     reading = asyncio.create_task(_read(world, seen), name="reader")
     try:
         if path.cancel:
             told = asyncio.create_task(seen.running.wait(), name="told to run")
             await asyncio.wait([told, reading], return_when=asyncio.FIRST_COMPLETED)
             told.cancel()
+            await _until(lambda: marks.exists() or reading.done())
             answer = await world.ask("DELETE", f"/v1/jobs/{seen.job_id}")
             if answer.status_code not in (200, 202):
                 raise Refused(answer.text)
