@@ -20,7 +20,7 @@ def handle(position: str, event: dict) -> None:
 
 
 async def main(url: str, done: str) -> None:
-    connection = await aio_pika.connect_robust(url, timeout=10)
+    connection = await aio_pika.connect(url, timeout=10)  # lost: this ends, and is started again by what runs it
     channel = await connection.channel()
     await channel.set_qos(prefetch_count=50)
     queue = await channel.get_queue(connection.url.user, ensure=False)  # the queue has the login's name
