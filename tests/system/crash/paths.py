@@ -117,7 +117,7 @@ async def _hand_in(world: World, path: Path_, marks: Path, seen: Observed) -> No
 
 
 async def _observe(world: World, path: Path_, marks: Path, seen: Observed) -> None:
-    """Read the job's stream to its end, resumed after each death; cancel once it is told to run and its command has begun."""
+    """Read the job's stream to its end, resumed after each death; cancel once its command has begun."""
     reading = asyncio.create_task(_read(world, seen), name="reader")
     try:
         if path.cancel:
