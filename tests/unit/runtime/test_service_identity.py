@@ -181,6 +181,7 @@ def test_settings_that_let_nobody_in_are_refused_at_the_start(told: dict[str, st
         (PAIRS["auth"][0], f"{ALL},network=abc", "there is no service 'network'"),
         (PAIRS["auth"][0], "auth=abc", "the key of auth is not one"),
     ],
+    ids=["short", "another's", "unknown-service", "no-public-key"],
 )
 def test_keys_that_are_none_are_told_by_setting_and_not_shown(key: str, keys: str, words: str) -> None:
     with pytest.raises(Misconfigured, match=words) as refusal:
