@@ -4,6 +4,7 @@ The modules in `ON_BOTH` run twice, on SQLite and on PostgreSQL; `--store=postgr
 on PostgreSQL, `--store=sqlite` nothing. The fast set never needs a server.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ hypothesis.settings.register_profile(
     "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("any-machine")
+
+NEVER_FAST = frozenset({"scenarios", "system"})
+"""Rooms that the fast set need not even import."""
 
 UNIT = Path(__file__).parent / "unit"
 ON_BOTH = (
@@ -46,10 +50,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """The fast set shares nothing between its tests, so it uses every core; `-n 0` keeps it in one process."""
+    """The fast set shares nothing between its tests, so it uses every core, and one
+    worker more: many a test waits for a moment. `-n 0` keeps it in one process.
+    """
     alone = hasattr(config, "workerinput") or config.option.numprocesses is not None or config.option.usepdb
     if config.option.markexpr == "fast" and not alone:
-        config.option.numprocesses, config.option.dist = os.cpu_count(), "worksteal"
+        config.option.numprocesses, config.option.dist = 1 + (os.cpu_count() or 1), "worksteal"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    room = collection_path.parent == UNIT.parent and collection_path.name in NEVER_FAST
+    return True if room and config.option.markexpr == "fast" else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What was imported and collected lives as long as the run: the garbage collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,8 +6,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.system.processes import CHECKOUT, Ended, first_line, make_variables, run, started
 from tests.system.shown import blocks, script
 
@@ -50,7 +48,6 @@ async def test_what_the_readme_and_the_first_hour_say_to_type_works(folder: Path
             assert promised in hour.out + hour.err, f"first-hour.md: no {promised!r} in {hour.told}"
 
 
-@pytest.mark.fast
 def test_the_documents_show_commands_that_are_run_here() -> None:
     headings = {block.heading for block in blocks(README)}
     assert headings == {"Serai", "What next"}, "a new section with commands: run them above"

@@ -11,7 +11,7 @@ import orjson
 
 from services.auth.demo_users import CLIMATE
 from services.auth.issuers import Issuer, Speaker
-from services.embedded.folder import next_free_port
+from tests.free_ports import free_port
 from tests.unit.auth.world import AUTHORITY, NAMESPACE, FakeIssuer, entitlement, signed
 
 FIRST_PORT = 23_000
@@ -113,7 +113,7 @@ class LoopbackIssuer(FakeIssuer):
 @contextlib.asynccontextmanager
 async def loopback_issuer(**fields: Any) -> AsyncIterator[LoopbackIssuer]:
     """The issuer, listening."""
-    port = next_free_port(FIRST_PORT)
+    port = free_port(FIRST_PORT)
     issuer = LoopbackIssuer(url=f"http://127.0.0.1:{port}", **fields)
     tasks: set[asyncio.Task[None]] = set()
 

@@ -14,11 +14,11 @@ from services.auth.demo_users import BIO, CLIMATE
 from services.auth.dev_issuer import DEMO_GRANT, DEMO_USERS, DevIssuerSettings, demo_token, trusted_as
 from services.auth.dev_tokens import Mode
 from services.auth.settings import AuthSettings
-from services.embedded.folder import next_free_port
 from shared.errors import Misconfigured, NotFound
 from shared.runtime.serving import HttpServer
 from shared.runtime.telemetry import Tracer
 from tests.builders import TestClock
+from tests.free_ports import free_port
 from tests.stores import open_store
 from tests.unit.auth.world import auth
 
@@ -184,7 +184,7 @@ async def test_it_answers_this_machine_only(tmp_path: Path, peer: str) -> None:
 ])  # fmt: skip
 async def test_it_can_stand_for_each_family_of_issuers(tmp_path: Path, mode: Mode, alice: dict[str, str]) -> None:
     """Over real sockets: auth knows nothing of it but its entry."""
-    port = next_free_port(24_000)
+    port = free_port(24_000)
     url = f"http://127.0.0.1:{port}"
     settings = DevIssuerSettings(url=url, key_file=tmp_path / "dev.json", mode=mode)
     server = HttpServer(dev_issuer.assemble(settings, clock=TestClock()).app, "127.0.0.1", port)

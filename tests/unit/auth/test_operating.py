@@ -12,9 +12,9 @@ from typer.testing import CliRunner, Result
 
 from services.__main__ import app
 from services.auth.demo_users import CLIMATE
-from services.embedded.folder import next_free_port
 from shared.runtime.serving import HttpServer
 from tests.builders import a_job
+from tests.free_ports import free_port
 from tests.unit.auth.world import FakeIssuer, auth, entitlement, item_for
 
 pytestmark = pytest.mark.fast
@@ -24,7 +24,7 @@ async def served(tmp_path: Path, work: Callable[[str, FakeIssuer], None]) -> Non
     """Run `work` in a thread, as an operator's shell would, against auth on a socket."""
     issuer = FakeIssuer()
     async with auth(tmp_path, issuer) as running:
-        port = next_free_port(25_000)
+        port = free_port(25_000)
         server = HttpServer(running.service.app, "127.0.0.1", port)
         await server.start()
         await running.grant(issuer.token(), item_for(a_job(), CLIMATE))
