@@ -32,8 +32,8 @@ async def broker_killed(platform: Whole, rng: random.Random) -> None:
     await broker.restart()
 
 
-async def database_stopped_at_once(platform: Whole, rng: random.Random) -> None:
-    """An immediate shutdown: every transaction is cut, and recovery comes first at the start."""
+async def database_killed(platform: Whole, rng: random.Random) -> None:
+    """kill -9: every transaction is cut, and recovery comes first at the start."""
     database = platform.up.parts.database
     assert database is not None
     await database.kill()
@@ -104,7 +104,7 @@ BROKER: Final = (
     Break("the broker far away", slow(lambda platform: platform.broker)),
 )
 DATABASE: Final = (
-    Break("database killed and restarted", database_stopped_at_once),
+    Break("database killed and restarted", database_killed),
     Break("connections to the database cut", cut(lambda platform: platform.database), times=4),
     Break("connections to the database half-open", silent(lambda platform: platform.database)),
 )
