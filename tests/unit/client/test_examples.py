@@ -11,11 +11,11 @@ from serai import expecting, showcase
 from serai.showcase import Example
 from services.gateway import requests
 
-pytestmark = pytest.mark.fast
 FOLDER = Path(__file__).parents[3] / "examples"
 EXAMPLES = {example.name: example for example in showcase.load(FOLDER)}
 
 
+@pytest.mark.fast
 def test_the_five_promised_examples_are_there() -> None:
     assert set(EXAMPLES) == {"word-count", "train-tiny-model", "fails-then-retried", "needs-a-gpu", "web-service"}
 
