@@ -11,12 +11,18 @@ from services.embedded.agent.jobspec import TEMPLATE, canonical_job
 from services.embedded.agent.taskenv import Places, UnknownName, build, interpolate, interpolate_config
 from tests.unit.agent.builders import job
 
+pytestmark = pytest.mark.fast
+
 NODE = fingerprint.node_row(
     AgentSettings(name="n1", region="r", data_dir=Path("/nowhere"), node_meta={"rack": "7"}),
     "id-1",
     "n1",
     "127.0.0.1:1",
 )
+
+
+def no_variable(path: str) -> None:
+    """What a task reads at a path where nothing is."""
 
 
 def environment(places: Places, **more: Any) -> dict[str, str]:
@@ -80,7 +86,7 @@ def test_templates_are_written_as_they_are(tmp_path: Path) -> None:
     places = Places(tmp_path / "alloc", "main")
     allocdir.make(places)
     template = {**TEMPLATE, "EmbeddedTmpl": "a {{ b }}\n", "LeftDelim": "[[[", "RightDelim": "]]]", "Perms": "0640"}
-    allocdir.write_template(places, template, "local/in.txt")
+    allocdir.write_template(places, template, "local/in.txt", no_variable)
     path = places.task_dir / "local" / "in.txt"
     assert path.read_text() == "a {{ b }}\n"
     assert path.stat().st_mode & 0o777 == 0o640
@@ -90,7 +96,7 @@ def test_templates_for_the_environment(tmp_path: Path) -> None:
     places = Places(tmp_path / "alloc", "main")
     allocdir.make(places)
     found = allocdir.write_template(
-        places, {**TEMPLATE, "EmbeddedTmpl": "A=1\n# no\nB=two words\n", "Envvars": True}, "secrets/e"
+        places, {**TEMPLATE, "EmbeddedTmpl": "A=1\n# no\nB=two words\n", "Envvars": True}, "secrets/e", no_variable
     )
     assert found == {"A": "1", "B": "two words"}
 
@@ -100,7 +106,7 @@ def test_nothing_is_written_outside(tmp_path: Path, dest: str) -> None:
     places = Places(tmp_path / "alloc", "main")
     allocdir.make(places)
     with pytest.raises(SetupFailure, match="escapes"):
-        allocdir.write_template(places, {**TEMPLATE, "EmbeddedTmpl": "x"}, dest)
+        allocdir.write_template(places, {**TEMPLATE, "EmbeddedTmpl": "x"}, dest, no_variable)
 
 
 def test_links_lead_nowhere_either(tmp_path: Path) -> None:
@@ -108,10 +114,12 @@ def test_links_lead_nowhere_either(tmp_path: Path) -> None:
     allocdir.make(places)
     (places.task_dir / "local" / "out").symlink_to(tmp_path)
     with pytest.raises(SetupFailure, match="escapes"):
-        allocdir.write_template(places, {**TEMPLATE, "EmbeddedTmpl": "x"}, "local/out/x")
+        allocdir.write_template(places, {**TEMPLATE, "EmbeddedTmpl": "x"}, "local/out/x", no_variable)
 
 
 def test_template_marks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SetupFailure, match="not supported") as refused:
-        allocdir.write_template(Places(tmp_path, "main"), {**TEMPLATE, "EmbeddedTmpl": "{{ env }}"}, "local/x")
+        allocdir.write_template(
+            Places(tmp_path, "main"), {**TEMPLATE, "EmbeddedTmpl": "{{ env }}"}, "local/x", no_variable
+        )
     assert refused.value.kind == "Template"

@@ -12,7 +12,6 @@ from tests.builders import ALICE, NOON, a_job
 from tests.unit.auth.loopback_issuer import BASIC, LoopbackIssuer, loopback_issuer, trusted_egi
 from tests.unit.auth.world import Auth, auth, entitlement, item_for
 
-pytestmark = pytest.mark.fast
 NOW = NOON.timestamp()
 
 

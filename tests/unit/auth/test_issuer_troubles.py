@@ -17,7 +17,6 @@ from tests.builders import TestClock
 from tests.unit.auth.loopback_issuer import LoopbackIssuer, loopback_issuer, trusted_egi
 from tests.unit.auth.world import auth, ec_key, signed
 
-pytestmark = pytest.mark.fast
 USUAL = KeyTimes(cool_down_s=60, refresh_s=3_600)
 SHORT = KeyTimes(cool_down_s=60, refresh_s=3_600, deadline_s=0.6, wait_s=0.3)
 

@@ -15,7 +15,6 @@ from starlette.responses import Response
 
 from tests.unit.client.fake_gateway import TOKEN, FakeGateway, job_id, look
 
-pytestmark = pytest.mark.fast
 DEADLINE_S = 20
 CLIENT = Path(__file__).parents[3] / "client"
 

@@ -25,7 +25,7 @@ from tests import pacing
 from tests.unit.gateway.world import World, a_file, a_world
 from tests.wire import Answer, Served, Wire, request, served
 
-pytestmark = [pytest.mark.fast, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 JOB = orjson.dumps(a_file())
 TOKEN = "Authorization: Bearer alice"

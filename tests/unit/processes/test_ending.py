@@ -14,8 +14,6 @@ from shared.processes.settings import ProcessSettings
 from shared.runtime.service import Service
 from shared.runtime.serving import HttpServer
 
-pytestmark = pytest.mark.fast
-
 
 class World:
     """A process without a socket, and what happened in it."""
