@@ -10,9 +10,9 @@ from typing import Any
 
 from . import logs
 from .drivers.base import Driver
+from .entities import Alloc
 from .jobspec import SECOND, Row
 from .rows import frozen, rfc3339, thawed
-from .state import Alloc
 from .taskenv import Places, build
 from .tasks import TaskRunner
 from .updates import TIMED_OUT, Update

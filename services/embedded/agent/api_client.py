@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from . import logs as log_reading
 from .api_reads import checked_id
 from .drivers.process import ProcessHandle
+from .entities import Alloc
 from .jobspec import Row
 from .logs import LogQuery
 from .rows import thawed
-from .state import Alloc
 from .web import Answer, HttpError, Request, Send, json_answer, text_answer
 
 if TYPE_CHECKING:

@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 from . import api_reads, collect, views
+from .entities import Job
 from .jobspec import Row, canonical_job
 from .region import Registered
 from .rows import thawed
-from .state import Job
 from .validation import error_text, job_errors
 from .web import Answer, HttpError, Request, json_answer
 from .wiretypes import type_fault

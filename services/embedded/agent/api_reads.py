@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import filters, views
 from . import nodes as node_actions
+from .entities import Alloc, Job
 from .filters import FilterError
 from .jobspec import Row, duration
-from .state import Alloc, Job, State
+from .state import State
 from .web import Answer, HttpError, Request, json_answer
 
 if TYPE_CHECKING:

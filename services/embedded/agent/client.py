@@ -13,10 +13,11 @@ from . import allocdir
 from .allocrunner import AllocRunner
 from .drivers.base import Driver
 from .drivers.process import ProcessDriver
+from .entities import Alloc
 from .jobspec import Row
 from .rows import is_client_terminal, thawed
 from .settings import AgentSettings
-from .state import Alloc, State
+from .state import State
 from .taskenv import Places
 from .updates import Update
 from .workload import Region

@@ -6,8 +6,8 @@ Acts on a `Region`. One line `JobBatchDeregistered` tells all jobs that went (ve
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from .entities import JobKey
 from .rows import EVAL_TERMINAL, is_client_terminal
-from .state import JobKey
 
 if TYPE_CHECKING:
     from .region import Region

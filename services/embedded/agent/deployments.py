@@ -6,9 +6,10 @@ Acts on a `Region`; called with client updates and by timers.
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from .entities import Alloc, Job
 from .jobspec import Row
 from .rows import NO_TRANSITION, evaluation, rfc3339
-from .state import Alloc, Job, Txn
+from .transaction import Txn
 
 if TYPE_CHECKING:
     from .region import Region

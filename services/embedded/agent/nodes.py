@@ -5,9 +5,9 @@ Acts on a `Region`. The node clients and the API call it; drains and TTLs run on
 
 from typing import TYPE_CHECKING
 
+from .entities import Alloc, JobKey, Node
 from .jobspec import Row, lost_after
 from .rows import NO_TRANSITION, evaluation, is_client_terminal, is_terminal, rfc3339, unix_ns
-from .state import Alloc, JobKey, Node
 
 if TYPE_CHECKING:
     from .region import Region

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from .entities import Ask, Node
 from .jobspec import Row
 from .settings import version_tuple
-from .state import Ask, Node
 
 
 @dataclass(slots=True)

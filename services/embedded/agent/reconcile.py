@@ -8,9 +8,9 @@ failed one follows its reschedule policy, a lost one is replaced whatever the po
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .entities import Alloc, Job, Node
 from .jobspec import Row, lost_after
 from .rows import is_client_terminal, is_terminal
-from .state import Alloc, Job, Node
 
 NOT_NEEDED = "alloc not needed due to job update"
 UPDATING = "alloc is being updated due to job update"

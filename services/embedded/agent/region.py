@@ -12,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from . import collect, deployments, nodes
+from .entities import Job, JobKey
 from .jobspec import Row, same_spec
 from .placement import group_ask
 from .rows import EVAL_TERMINAL, evaluation, frozen, unix_ns
 from .scheduler import Draft, Ids, Scheduler, annotations
 from .settings import AgentSettings
-from .state import Job, JobKey, State
+from .state import State
 
 
 class Refused(Exception):

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from . import reconcile
+from .entities import Alloc, Ask, Job
 from .jobspec import Row
 from .placement import Choice, Metrics, PortPolicy, select
 from .reconcile import Desired, Place
 from .rows import DESIRED_UPDATES, evaluation, frozen, rfc3339
-from .state import Alloc, Ask, Job, State
+from .state import State
 
 Ids = Callable[[], str]
 TO_PLACE = "created to place remaining allocations"

@@ -32,8 +32,9 @@ from .keyring import Keyring
 from .region import Region
 from .rows import Line
 from .settings import AgentSettings
-from .state import Commit, State
+from .state import State
 from .stream import Stream
+from .transaction import Commit
 from .updates import Update
 from .web import Request
 from .workload import Region as Workloads

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import collect, deployments, nodes
+from .entities import Alloc
 from .jobspec import Row
 from .reconcile import reschedule_at
 from .rows import evaluation, is_terminal
-from .state import Alloc, Txn
+from .transaction import Txn
 
 if TYPE_CHECKING:
     from .region import Region

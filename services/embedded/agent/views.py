@@ -1,8 +1,9 @@
 """What lists and single reads show: stubs and full rows in Nomad's shapes. Pure, reads the state only."""
 
+from .entities import Alloc, Job
 from .jobspec import Row
 from .rows import NO_TRANSITION, thawed
-from .state import Alloc, Job, State
+from .state import State
 
 SUMMARY: Row = {"Complete": 0, "Failed": 0, "Lost": 0, "Queued": 0, "Running": 0, "Starting": 0, "Unknown": 0}
 _STATUS_COLUMN = {

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from services.embedded.agent import AgentSettings, fingerprint
+from services.embedded.agent.entities import Ask, Node
 from services.embedded.agent.jobspec import Row, canonical_job
 from services.embedded.agent.placement import PortPolicy, constraint_holds, select
-from services.embedded.agent.state import Ask, Node
 from tests.unit.agent.builders import job
 
 
