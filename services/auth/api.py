@@ -136,8 +136,9 @@ class _Routes:
         standing, now = await self._parts.book.now(), self._parts.clock()
         site_vos = self._parts.settings.site_vos
         decision = deciding.dispatch(asked, seen, standing, self._parts.layers, site_vos, now)
-        row = _dispatched(asked, decision, now=self._parts.clock)
-        await self._parts.store.transact(partial(audit_store.append, decisions=[row]))
+        if not asked.foreseen:
+            row = _dispatched(asked, decision, now=self._parts.clock)
+            await self._parts.store.transact(partial(audit_store.append, decisions=[row]))
         return _json(decision)
 
     async def remembered(self, asked: RememberedRequest) -> Response:

@@ -10,14 +10,26 @@ from uuid import UUID
 from fastapi import FastAPI, Header, Query, Response
 from pydantic import BaseModel
 
-from services.scheduler import ceilings, explaining, placement, queue_store, queueing, speaking, store
-from services.scheduler.authorising import Verifier
+from services.scheduler import (
+    ceilings,
+    explaining,
+    foreseeing,
+    placement,
+    queue_store,
+    queueing,
+    rounds,
+    speaking,
+    store,
+)
+from services.scheduler.authorising import Authorising, Verifier
 from services.scheduler.known_sites import KnownSites
 from services.scheduler.placement import SiteView
 from services.scheduler.queueing import QueueKey
 from services.scheduler.records import Job
+from services.scheduler.rounds import Answer, Question
 from services.scheduler.snapshots import SiteRecord
 from shared import ids
+from shared.contracts.commands import Principal
 from shared.contracts.questions import (
     ExplainRequest,
     Explanation,
@@ -41,6 +53,7 @@ from shared.runtime.transactions import Transactions
 _VIEW_OWN: Final = "job.view_own"
 _VIEW_VO: Final = "job.view_vo"
 _MOST_EVENTS: Final = 1000
+_NOBODY: Final = Principal(issuer="", subject="")
 
 Grant = Annotated[str, Header(alias=READ_GRANT_HEADER)]
 
@@ -49,12 +62,14 @@ class Answers:
     """The questions and where their answers come from."""
 
     def __init__(
-        self, transactions: Transactions, sites: KnownSites, verifier: Verifier, namespace_of: Callable[[str], str]
-    ) -> None:
+        self, transactions: Transactions, sites: KnownSites, verifier: Verifier, authorising: Authorising,
+        namespace_of: Callable[[str], str],
+    ) -> None:  # fmt: skip
         self._transactions = transactions
         self._store = transactions.store
         self._sites = sites
         self._verifier = verifier
+        self._authorising = authorising
         self._namespace_of = namespace_of
 
     # -- who ------------------------------------------------------------------------------------------------------
@@ -69,17 +84,20 @@ class Answers:
 
     # -- why ------------------------------------------------------------------------------------------------------
 
-    async def explain(self, asked: ExplainRequest) -> Response:
-        """Where a job would go if it were handed in now."""
-        facts = await self._store.read(queue_store.read_facts)
-        verdicts = placement.decide(
-            asked.spec, self._sites.snapshot(facts), namespace=self._namespace_of(asked.spec.vo)
-        )
-        fits = any(verdict.fits for verdict in verdicts)
-        reason = None if fits else explaining.waiting_reason(verdicts)
-        return _json(
-            Explanation(state="not_submitted", summary=explaining.summary(verdicts), reason=reason, verdicts=verdicts)
-        )
+    async def explain(self, asked: ExplainRequest, serai_read_grant: Grant = "") -> Response:
+        """Where a job of the asker would go if it were handed in now. Nobody's job (no grant): what sites say alone."""
+        spec, namespace = asked.spec, self._namespace_of(asked.spec.vo)
+        asker = await self._verifier.verify_read(serai_read_grant) if serai_read_grant else None
+        owner = asker.principal if asker else _NOBODY
+        job = foreseeing.imagined(spec, owner, ids.new_job_id(), self._transactions.clock())
+        snapshot = self._sites.snapshot(await self._store.read(queue_store.read_facts))
+        answers: dict[Question, Answer] = {}
+        if asker is not None:
+            answers = await self._authorising.foreseen(foreseeing.questions(job, snapshot, namespace))
+        in_use = rounds.NOTHING
+        if any(answer.restricts_use for answer in answers.values()):
+            in_use = await self._store.read_long(queue_store.read_in_use)
+        return _json(foreseeing.explanation(job, snapshot, answers, in_use, namespace))
 
     async def explain_job(self, job_id: UUID, serai_read_grant: Grant = "") -> Response:
         """Why a job is where it is: where it is queued, today's verdict of each site and its place in the queue."""

@@ -115,6 +115,21 @@ class Authorising:
         asked = list(questions)
         return dict(zip(asked, await asyncio.gather(*(self._ask(question) for question in asked)), strict=True))
 
+    async def foreseen(self, questions: Iterable[Question]) -> dict[Question, Answer]:
+        """Auth's word on a job that nobody has handed in: what is known, the rest asked. None of it is remembered, for
+        auth has not written it down.
+        """
+        await self.refreshed()
+        known, asked = self.answers(), list(questions)
+        told = await asyncio.gather(*(self._foreseen(question, known.get(question)) for question in asked))
+        return dict(zip(asked, told, strict=True))
+
+    async def _foreseen(self, question: Question, known: Answer | None) -> Answer:
+        try:
+            return known or await self._decision(question, foreseen=True)
+        except Unavailable as away:
+            return Answer(False, away.what, away=True)
+
     async def _ask(self, question: Question) -> Answer:
         try:
             answer = await self._decision(question)
@@ -126,18 +141,20 @@ class Authorising:
         self._answers[question] = _Cached(answer, self._clock() + life)
         return answer
 
-    async def _decision(self, question: Question) -> Answer:
+    async def _decision(self, question: Question, *, foreseen: bool = False) -> Answer:
         """A no at this site is asked again without the site: it may be a no everywhere."""
-        at_site = await self._put(question, question.site)
+        at_site = await self._put(question, question.site, foreseen)
         if at_site.allowed and at_site.policy is None:
             return Answer(True)
-        anywhere = await self._put(question, None)
+        anywhere = await self._put(question, None, foreseen)
         if at_site.allowed and anywhere.allowed:
             return Answer(True, policy=at_site.policy, policy_anywhere=anywhere.policy)
         no = anywhere if at_site.allowed else at_site
         suspended = anywhere.code.endswith("_suspended") and not anywhere.allowed
         return Answer(False, no.message or no.code, everywhere=not anywhere.allowed, suspended=suspended)
 
-    async def _put(self, question: Question, site: str | None) -> Decision:
-        asked = DecisionRequest(principal=question.principal, vo=question.vo, verb=SubmitJob.verb, site=site)
+    async def _put(self, question: Question, site: str | None, foreseen: bool) -> Decision:
+        asked = DecisionRequest(
+            principal=question.principal, vo=question.vo, verb=SubmitJob.verb, site=site, foreseen=foreseen
+        )
         return await self._auth.ask("POST", "/internal/decisions", Decision, body=asked)

@@ -8,7 +8,7 @@ auth between two plannings of the same round: `plan` says what it needs to know,
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 from services.scheduler import ceilings, explaining, placement
 from services.scheduler.ceilings import InUse
@@ -132,39 +132,70 @@ def _place(made: Plan, job: Job, shape: str, answers: Mapping[Question, Answer],
         answer = answers.get(question)
         if answer is None:
             made.questions.add(question)
-        elif answer.away:
-            made.waits.append((job, because(ReasonCode.WAITING_FOR_AUTHORISATION)))
-            return
-        elif answer.suspended:
-            made.waits.append((job, because(ReasonCode.SUSPENDED, f"The job waits: {answer.message}")))
-            return
-        elif answer.everywhere:
-            made.forbidden.append((job, answer.message))
-            return
-        elif not answer.allowed:
-            closed[site] = VerdictCode.POLICY_FORBIDS, answer.message
-            continue
-        elif why := _forbidden_anywhere(job, answer):
-            made.forbidden.append((job, why))
-            return
-        elif full := ceilings.reached(job, answer.policy_anywhere, made.in_use):
-            _hold(made, job, shape, full)
-            return
-        elif why := _forbidden_here(job, answer, made.snapshot.sites[site].site):
-            closed[site] = VerdictCode.POLICY_FORBIDS, why
-            continue
-        elif full := ceilings.reached(job, answer.policy, made.in_use, site):
-            closed[site] = VerdictCode.CEILING_REACHED, full.message
-            continue
-        _choose(made, job, site, verdicts)
-        return
+        against = objection(job, answer, made.in_use, made.snapshot.sites[site].site) if answer else None
+        match against:
+            case None:
+                _choose(made, job, site, verdicts)
+                return
+            case Objection("closed", reason, code):
+                closed[site] = code, reason.message
+            case Objection("waits", reason):
+                made.waits.append((job, reason))
+                return
+            case Objection("full", reason):
+                _hold(made, job, shape, reason)
+                return
+            case Objection("forbidden", reason):
+                made.forbidden.append((job, reason.message))
+                return
 
 
-def _forbidden_anywhere(job: Job, answer: Answer) -> str:
+# -- what stands against a job ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """What stands against a job at a site that has room for it. `closed`: other sites may do, `code` is the verdict on
+    this one. The others hold at every site: it `waits` for auth or the end of a suspension, a ceiling is `full`, or it
+    is `forbidden`.
+    """
+
+    what: Literal["closed", "waits", "full", "forbidden"]
+    reason: Reason
+    code: VerdictCode = VerdictCode.POLICY_FORBIDS
+
+
+def objection(
+    job: Job, answer: Answer, in_use: InUse, site: Site, *, handed_in: bool = False
+) -> Objection | None:  # fmt: skip
+    """The first thing that auth's word, policies and ceilings have against it. `handed_in`: as of a job that is not in
+    the queue yet, also whether it alone asks for more than a ceiling can ever let it have.
+    """
+    if answer.away:
+        return Objection("waits", because(ReasonCode.WAITING_FOR_AUTHORISATION))
+    if answer.suspended:
+        return Objection("waits", because(ReasonCode.SUSPENDED, f"The job waits: {answer.message}"))
+    if answer.everywhere:
+        return Objection("forbidden", because(ReasonCode.NOT_AUTHORISED, answer.message))
+    if not answer.allowed:
+        return Objection("closed", because(ReasonCode.NOT_AUTHORISED, answer.message))
+    if why := _forbidden_anywhere(job, answer, handed_in=handed_in):
+        return Objection("forbidden", because(ReasonCode.NOT_AUTHORISED, why))
+    if full := ceilings.reached(job, answer.policy_anywhere, in_use):
+        return Objection("full", full, VerdictCode.CEILING_REACHED)
+    if why := _forbidden_here(job, answer, site):
+        return Objection("closed", because(ReasonCode.NOT_AUTHORISED, why))
+    if full := ceilings.reached(job, answer.policy, in_use, site.name):
+        return Objection("closed", full, VerdictCode.CEILING_REACHED)
+    return None
+
+
+def _forbidden_anywhere(job: Job, answer: Answer, *, handed_in: bool) -> str:
     """What the policy of the platform and the VO has against the job by now; empty when nothing."""
     if answer.policy_anywhere is None:
         return ""
-    found = policies.objections(policies.demand_of(job.spec), answer.policy_anywhere, f"the VO {job.spec.vo}")
+    demand, whose = policies.demand_of(job.spec), f"the VO {job.spec.vo}"
+    found = policies.objections(demand, answer.policy_anywhere, whose, handed_in=handed_in)
     return found[0].message if found else ""
 
 

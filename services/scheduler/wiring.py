@@ -119,7 +119,7 @@ class Parts:
             self.transactions, self.relay, keep_s=settings.retention_s, inbox_s=settings.inbox_s,
             interval_s=settings.janitor_interval_s,
         )  # fmt: skip
-        answers = api.Answers(self.transactions, self.sites, verifier, self.namespace_of)
+        answers = api.Answers(self.transactions, self.sites, verifier, authorising, self.namespace_of)
         self.app = api.build(answers, door)
 
     async def lead(self) -> None:

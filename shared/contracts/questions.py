@@ -119,12 +119,16 @@ class GrantsAnswer(Answer):
 
 
 class DecisionRequest(Answer):
-    """`POST /internal/decisions` at auth, asked at dispatch: may this job of this owner still run at this site?"""
+    """`POST /internal/decisions` at auth, asked at dispatch: may this job of this owner still run at this site?
+
+    `foreseen`: somebody only wants to know; nothing is done on the strength of the answer, so it is not written down.
+    """
 
     principal: Principal
     vo: str
     verb: str
     site: str | None = None
+    foreseen: bool = False
 
 
 class Decision(Answer):

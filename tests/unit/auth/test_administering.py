@@ -322,6 +322,15 @@ async def test_what_cannot_be_written_down_is_not_done(running: Auth, issuer: Fa
     assert await running.store.read(partial(count, table=tables.audit)) == kept
 
 
+async def test_what_somebody_only_wants_to_know_is_not_in_the_log(running: Auth, issuer: FakeIssuer) -> None:
+    asked = {"principal": ALICE.model_dump(), "vo": CLIMATE, "verb": "job.submit", "site": "prague"}
+    kept = await running.store.read(partial(count, table=tables.audit))
+    await running.http.post("/internal/decisions", json=asked | {"foreseen": True})
+    assert await running.store.read(partial(count, table=tables.audit)) == kept
+    await running.http.post("/internal/decisions", json=asked)
+    assert await running.store.read(partial(count, table=tables.audit)) == kept + 1
+
+
 async def test_changes_and_refused_changes_are_in_the_log_with_what_was_changed(
     running: Auth, issuer: FakeIssuer
 ) -> None:

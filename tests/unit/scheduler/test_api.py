@@ -2,11 +2,14 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 import pytest
 
 from shared.contracts.events import SiteUnreachable
+from shared.contracts.policies import Policy
+from shared.contracts.questions import Decision, DecisionRequest
 from shared.job import AttemptStatus, JobState
 from tests.builders import ALICE, BOB, VO, a_job, a_site, job_id
 from tests.unit.scheduler.world import World, a_world, read_grant
@@ -50,6 +53,79 @@ async def test_a_job_is_explained_before_it_is_handed_in(ask: httpx.AsyncClient)
     answer = (await ask.post("/internal/explain", json={"spec": never})).json()
     assert answer["reason"]["code"] == "no_site_fits"
     assert {verdict["code"] for verdict in answer["verdicts"]} == {"cpu_too_small"}
+
+
+def would_be(**spec: Any) -> dict[str, Any]:
+    return {"spec": a_job(**spec).spec.model_dump(mode="json")}
+
+
+async def test_before_it_is_handed_in_a_ceiling_counts_as_when_it_is_placed(
+    world: World, ask: httpx.AsyncClient
+) -> None:
+    ceiling = Policy.model_validate({"user": {"jobs": 1}})
+    world.auth.decide = lambda asked: Decision(allowed=True, policy=ceiling)
+    await world.submit(a_job())
+    await world.until_state(a_job().job_id, JobState.PLACED)
+
+    mine = (await ask.post("/internal/explain", json=would_be(), headers=as_user(ALICE, MEMBER))).json()
+    assert mine["reason"]["code"] == "ceiling_reached"
+    assert mine["summary"] == mine["reason"]["message"]
+    assert "all jobs of one user together have 1 jobs at a time: 1 in use" in mine["summary"]
+    assert {verdict["code"] for verdict in mine["verdicts"]} == {"ceiling_reached"}
+    theirs = (await ask.post("/internal/explain", json=would_be(), headers=as_user(BOB, MEMBER))).json()
+    assert theirs["summary"].startswith("It would go to "), "another user is below theirs"
+
+
+async def test_before_it_is_handed_in_the_rules_of_a_site_close_that_site_alone(
+    world: World, ask: httpx.AsyncClient
+) -> None:
+    def decide(asked: DecisionRequest) -> Decision:
+        strict = {"prague": {"drivers": ["docker"]}, "lyon": {"user": {"jobs": 0}}}.get(asked.site or "", {})
+        return Decision(allowed=True, policy=Policy.model_validate(strict))
+
+    world.auth.decide = decide
+    answer = (await ask.post("/internal/explain", json=would_be(), headers=as_user(ALICE, MEMBER))).json()
+    codes = {verdict["site"]: verdict["code"] for verdict in answer["verdicts"]}
+    assert codes == {"prague": "policy_forbids", "lyon": "ceiling_reached"}
+    assert answer["reason"]["code"] == "ceiling_reached"
+
+
+@pytest.mark.parametrize(
+    ("decision", "code", "words"),
+    [
+        ({"allowed": False, "code": "not_in_vo", "message": "you left"}, "not_authorised", "be refused: you left"),
+        ({"allowed": False, "code": "vo_suspended", "message": "VO closed"}, "suspended", "VO closed"),
+        ({"allowed": True, "policy": {"vo": {"cpu_cores": 0.01}}}, "not_authorised", "this one alone asks for"),
+    ],
+)
+async def test_before_it_is_handed_in_it_is_told_what_no_site_changes(
+    world: World, ask: httpx.AsyncClient, decision: dict[str, Any], code: str, words: str
+) -> None:
+    world.auth.decide = lambda asked: Decision.model_validate(decision)
+    answer = (await ask.post("/internal/explain", json=would_be(), headers=as_user(ALICE, MEMBER))).json()
+    assert answer["reason"]["code"] == code
+    assert words in answer["summary"]
+    assert not any(verdict["code"] == "fits" for verdict in answer["verdicts"])
+
+
+async def test_who_only_wants_to_know_leaves_no_trace_at_auth_and_no_answer_for_placement(
+    world: World, ask: httpx.AsyncClient
+) -> None:
+    await ask.post("/internal/explain", json=would_be(), headers=as_user(ALICE, MEMBER))
+    assert world.auth.asked and all(asked.foreseen for asked in world.auth.asked)
+    world.auth.away = True
+    await ask.post("/internal/explain", json=would_be(), headers=as_user(ALICE, MEMBER))
+    world.auth.away = False
+    world.auth.asked.clear()
+    await world.submit(a_job())
+    await world.until_state(a_job().job_id, JobState.PLACED)
+    assert world.auth.asked and not any(asked.foreseen for asked in world.auth.asked)
+
+
+async def test_while_auth_is_away_it_is_said_that_nothing_is_known(world: World, ask: httpx.AsyncClient) -> None:
+    world.auth.away = True
+    answer = (await ask.post("/internal/explain", json=would_be(), headers=as_user(ALICE, MEMBER))).json()
+    assert answer["reason"]["code"] == "waiting_for_authorisation"
 
 
 async def test_a_waiting_job_is_explained_with_its_place_in_the_queue(world: World, ask: httpx.AsyncClient) -> None:
