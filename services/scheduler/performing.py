@@ -49,7 +49,7 @@ _MOST_FAILURES_SHIFT: Final = 16
 class CallPace:
     """See the settings `calls_per_cluster`, `call_first_s`, `call_most_s`, `stop_poll_s`, `register_limit_s`."""
 
-    per_cluster: int = 8
+    per_cluster: int = 4
     first_s: float = 0.5
     most_s: float = 60.0
     poll_s: float = 2.0

@@ -87,7 +87,11 @@ class SchedulerSettings(BaseSettings):
     )
     # -- calls to the sites --
     calls_per_cluster: int = Field(
-        8, ge=1, le=50, description="Calls to one Nomad cluster at a time; it allows 100 connections per address."
+        4,
+        ge=1,
+        le=50,
+        description="Calls to one Nomad cluster at a time. More than the scheduler has connections "
+        "there (half of a cluster's `connections`, less one) wait for one, and time out while they wait.",
     )
     call_first_s: float = Field(
         0.5, gt=0, description="Seconds before a call that failed is made again; doubles with every failure."

@@ -18,9 +18,10 @@ HEALTH_S: Final = 3.0
 class NomadWatch:
     """EngineWatch of one cluster: each promise is kept by the module that its method names."""
 
-    def __init__(self, settings: ClusterSettings, http: NomadHttp, reader: NomadReader) -> None:
-        self._reader = reader
-        self._stream = EventStream(settings, http, reader)
+    def __init__(self, settings: ClusterSettings, http: NomadHttp, asking: NomadReader) -> None:
+        self._asking = asking
+        self._reader = NomadReader(settings, http)
+        self._stream = EventStream(settings, http, self._reader)
         self._logs = NomadLogs(http)
         self._files = NomadFiles(http)
 
@@ -28,7 +29,7 @@ class NomadWatch:
         return self._stream.lines(index)
 
     async def namespaces(self) -> frozenset[str]:
-        return await self._reader.namespaces()
+        return await self._asking.namespaces()
 
     async def listing(self) -> Listing:
         return await self._reader.listing()
@@ -51,25 +52,29 @@ class NomadWatch:
         return await self._files.read(allocation, path, limit)
 
     async def ready(self) -> None:
-        await self._reader.ready()
+        await self._asking.ready()
 
 
 class NomadCluster:
-    """Both ports over shared connections. Build it inside a running event loop's process; close it with `aclose`."""
+    """Both ports, within the connections of the settings: a service that uses one of them holds half, as calls and the
+    one for asking how the cluster is. Build it inside a running event loop's process; close it with `aclose`.
+    """
 
     def __init__(self, settings: ClusterSettings) -> None:
-        self._http = NomadHttp(settings)
-        reader = NomadReader(settings, self._http)
+        self._http = NomadHttp(settings, settings.calls_at_a_time)
+        self._asking = NomadHttp(settings, 1)
+        asking = NomadReader(settings, self._asking)
         self.settings = settings
-        self.engine = NomadEngine(settings, reader)
-        self.watch = NomadWatch(settings, self._http, reader)
+        self.engine = NomadEngine(settings, asking)
+        self.watch = NomadWatch(settings, self._http, asking)
 
     async def healthy(self) -> bool:
         """Whether the agent at the address says that it is well, as Consul's check of it would ask. Raises as `get`."""
-        await self._http.get("/v1/agent/health", {"type": "server"}, timeout_s=HEALTH_S)
+        await self._asking.get("/v1/agent/health", {"type": "server"}, timeout_s=HEALTH_S)
         return True
 
     async def aclose(self) -> None:
         """Close all connections; streams that are open end with Unavailable."""
         await self.engine.aclose()
         await self._http.aclose()
+        await self._asking.aclose()

@@ -67,7 +67,7 @@ class NomadEngine:
         self._settings = settings
         self._reader = reader
         self._nomad = _Api(settings)
-        self._threads = ThreadPoolExecutor(settings.connections, thread_name_prefix=f"nomad-{settings.name}")
+        self._threads = ThreadPoolExecutor(settings.calls_at_a_time, thread_name_prefix=f"nomad-{settings.name}")
 
     async def submit(self, order: AttemptOrder) -> Submission:
         """As `JobEngine.submit` promises; one call where the id is new, two where it is not."""

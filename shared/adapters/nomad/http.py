@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import httpx2
@@ -43,15 +44,23 @@ class Answer:
             raise Unavailable(f"Nomad's answer is not JSON: {wrong}", code="nomad_unclear") from wrong
 
 
-class NomadHttp:
-    """Two pools to one cluster: one for calls with an end, one for streams that stay open."""
+class Lasting(StrEnum):
+    """What stays open, and has connections of its own: followed logs never keep the event stream out."""
 
-    def __init__(self, settings: ClusterSettings) -> None:
+    EVENTS = "events"
+    FOLLOWED_LOG = "followed log"
+
+
+class NomadHttp:
+    """Pools to one cluster: one for calls with an end, and one for each kind of what stays open."""
+
+    def __init__(self, settings: ClusterSettings, calls: int) -> None:
         self._settings = settings
         self._context = context_of(settings)
-        self._calls = self._client(settings.connections)
-        self._streams = self._client(settings.log_connections + 2)
-        """Two event streams may overlap while one is being replaced."""
+        self._calls = self._client(calls)
+        self._lasting = {
+            Lasting.EVENTS: self._client(1), Lasting.FOLLOWED_LOG: self._client(settings.log_connections),
+        }  # fmt: skip
 
     def _client(self, connections: int) -> httpx2.AsyncClient:
         settings = self._settings
@@ -86,12 +95,19 @@ class NomadHttp:
         return _answer(response)
 
     @asynccontextmanager
-    async def open(self, path: str, params: Params, *, silence_s: float) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The pieces of a body as they come, at most `silence_s` apart; errors as for `get`, at any piece."""
-        timeout = httpx2.Timeout(silence_s, connect=self._settings.connect_timeout_s, pool=1.0)
-        request = self._streams.build_request("GET", path, params=params, timeout=timeout, extensions=self._extensions)
+    async def open(
+        self, path: str, params: Params, *, silence_s: float, lasting: Lasting | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The pieces of a body as they come, at most `silence_s` apart; errors as for `get`, at any piece.
+
+        One that is not `lasting` is a call like others, and waits for a connection as long as they do.
+        """
+        client = self._lasting[lasting] if lasting else self._calls
+        patience_s = 1.0 if lasting else self._settings.call_timeout_s
+        timeout = httpx2.Timeout(silence_s, connect=self._settings.connect_timeout_s, pool=patience_s)
+        request = client.build_request("GET", path, params=params, timeout=timeout, extensions=self._extensions)
         try:
-            response = await self._streams.send(request, stream=True)
+            response = await client.send(request, stream=True)
         except LOST as lost:
             raise self._lost(path, lost) from lost
         try:
@@ -124,8 +140,8 @@ class NomadHttp:
 
     async def aclose(self) -> None:
         """Close all connections; open streams end with Unavailable."""
-        await self._calls.aclose()
-        await self._streams.aclose()
+        for client in (self._calls, *self._lasting.values()):
+            await client.aclose()
 
 
 async def _text(response: httpx2.Response) -> str:

@@ -6,7 +6,7 @@ Nomad's own offsets are per file and overstated at the end (reference/nomad-veri
 from collections.abc import AsyncIterator
 
 from shared.adapters.nomad.frames import Frame, FrameReader
-from shared.adapters.nomad.http import NomadHttp
+from shared.adapters.nomad.http import Lasting, NomadHttp
 from shared.engine import LogChunk
 from shared.errors import NotFound, Refused, Unavailable
 
@@ -36,8 +36,9 @@ class NomadLogs:
         params = {"task": task, "type": stream, "follow": "true" if follow else "false", **counter.params()}
         frames = FrameReader()
         path = f"/v1/client/fs/logs/{allocation}"
+        lasting = Lasting.FOLLOWED_LOG if follow else None
         try:
-            async with self._http.open(path, params, silence_s=_BEAT_S * _MISSED_BEATS) as pieces:
+            async with self._http.open(path, params, silence_s=_BEAT_S * _MISSED_BEATS, lasting=lasting) as pieces:
                 async for piece in pieces:
                     for frame in self._cut(frames, piece):
                         yield frame

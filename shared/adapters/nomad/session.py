@@ -90,7 +90,7 @@ class LeanSession:
 def _pool(settings: ClusterSettings) -> urllib3.HTTPConnectionPool:
     address = urlsplit(settings.address)
     host = address.hostname or ""
-    size: dict[str, Any] = {"maxsize": settings.connections, "block": True}
+    size: dict[str, Any] = {"maxsize": settings.calls_at_a_time, "block": True}
     if address.scheme == "http":
         return urllib3.HTTPConnectionPool(host, address.port or 80, **size)
     name = settings.tls_server_name or None

@@ -41,12 +41,13 @@ class ClusterSettings(BaseModel):
     )
     connections: int = Field(
         10,
-        ge=1,
+        ge=4,
         le=50,
-        description="Connections for calls, of each port. Nomad allows 100 per source address and says 429 beyond.",
+        description="Connections for calls, of scheduler and monitor together: half for each. The monitor's event "
+        "stream is one more. Nomad allows 100 per source address and says 429 beyond.",
     )
     log_connections: int = Field(
-        20, ge=1, le=60, description="Connections for logs that are being followed; each follower holds one."
+        20, ge=1, le=60, description="Connections for logs that users follow, beside those for calls: one for each."
     )
     connect_timeout_s: float = Field(3.0, gt=0, description="Seconds to open a connection, TLS included.")
     call_timeout_s: float = Field(
@@ -91,3 +92,10 @@ class ClusterSettings(BaseModel):
     runtime_margin_s: float = Field(
         60.0, ge=0, description="Seconds by which Nomad's own limit for batch lies behind the platform's `max_runtime`."
     )
+
+    @property
+    def calls_at_a_time(self) -> int:
+        """Calls of one service: its half of the connections, but for the one that is kept free for asking how the
+        cluster is. That question must not wait behind work, or load would look like silence.
+        """
+        return self.connections // 2 - 1

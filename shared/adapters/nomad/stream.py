@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
-from shared.adapters.nomad.http import NomadHttp
+from shared.adapters.nomad.http import Lasting, NomadHttp
 from shared.adapters.nomad.parsing import line_of
 from shared.adapters.nomad.reading import NomadReader
 from shared.adapters.nomad.settings import ClusterSettings
@@ -62,7 +62,8 @@ class EventStream:
         topics = tuple(("topic", topic) for topic in _TOPICS)
         params = (*topics, ("namespace", "*"), ("index", str(index)))
         try:
-            async with self._http.open(_PATH, params, silence_s=self._settings.silence_s) as pieces:
+            silence_s = self._settings.silence_s
+            async with self._http.open(_PATH, params, silence_s=silence_s, lasting=Lasting.EVENTS) as pieces:
                 await _fill(queue, pieces)
             queue.end(self._gone("ended by Nomad"))
         except SeraiError as error:

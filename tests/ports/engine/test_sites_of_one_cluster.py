@@ -1,16 +1,12 @@
-"""Several sites on one real cluster, told apart by datacenter and node pool, and the connections it is asked for."""
+"""Several sites on one real cluster, told apart by datacenter and node pool, over as few connections as were agreed."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
 
 import pytest
 
 from services.monitor.capacity import site_capacity
-from shared.engine import Heartbeat, Presence
-from shared.ids import new_job_id
-from tests.between import between
 from tests.builders import a_site
+from tests.ports.engine.connections import MOST, asked_for_much_at_a_time
 from tests.ports.engine.site import SiteUnderTest, an_order, of_address
 from tests.real_nomad import RealNomad, real_nomad
 
@@ -22,10 +18,8 @@ SITES = {
     "brno-gpu": {"datacenters": ("dc2",), "node_pool": "gpu"},
 }
 NODES = {"prague": "one", "brno": "two", "brno-gpu": "three"}
-CONNECTIONS = 10
-"""The default of ClusterSettings for each port."""
-LIMIT = 2 * CONNECTIONS + 2
-"""What the cluster allows here: both ports' calls, the stream while it is opened, and one of ours by hand."""
+LIMIT = MOST + 2
+"""What the cluster allows here: all of ours, and two of its operator."""
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +51,5 @@ async def test_each_site_offers_its_own_nodes(cluster: SiteUnderTest) -> None:
     }
 
 
-async def test_a_cluster_is_never_asked_over_more_connections_than_were_agreed(region: RealNomad) -> None:
-    """A hundred calls at a time at each port beside the stream: 10 connections each, and Nomad never says 429."""
-    async with (
-        between(region.address) as proxy,
-        of_address(proxy.address, page_size=1000) as site,
-        aclosing(site.watch.stream(0)) as stream,  # type: ignore[type-var]
-    ):
-        assert await anext(stream) == Heartbeat()
-        asked = (site.watch.presence(f"{new_job_id()}-001", "default") for _ in range(100))
-        assert set(await asyncio.gather(*asked)) == {Presence.ABSENT}
-        assert proxy.most <= CONNECTIONS + 1
-        mock = {"metadata": {"serai.mock": "run_for=0s"}}
-        await asyncio.gather(*(site.submitted(an_order(**mock)) for _ in range(100)))
-        assert proxy.most <= 2 * CONNECTIONS + 1
-        assert proxy.connections <= 2 * CONNECTIONS + 1, "they are kept and used again"
+async def test_nomad_never_says_that_we_have_too_many_connections(region: RealNomad) -> None:
+    await asked_for_much_at_a_time(region.address)
