@@ -75,24 +75,27 @@ def run(
 
 @app.command("up-real")
 def up_real(
-    port: Port = 8080, data: RealData = None, nomad: Nomad = "auto", copies: Copies = 1, log_level: str = "info"
-) -> None:
+    port: Port = 8080, data: RealData = None, sites: Sites = None, nomad: Nomad = "auto", copies: Copies = 1,
+    log_level: str = "info",
+) -> None:  # fmt: skip
     """Start the platform on real parts (RabbitMQ, PostgreSQL, Consul, Nomad), each service a process of its own."""
     from services.local import running
 
-    raise typer.Exit(_run(running.up(_local(port, data, nomad, copies, log_level))))
+    settings = _local(port=port, data=data, sites=sites, nomad=nomad, copies=copies, log_level=log_level)
+    raise typer.Exit(_run(running.up(settings)))
 
 
 @app.command("run-real")
 def run_real(
     examples: Annotated[Path, typer.Option(help="Folder of example jobs.")] = Path("examples"),
-    port: Port = 8080, data: RealData = None, nomad: Nomad = "auto", copies: Copies = 1, log_level: str = "info",
+    port: Port = 8080, data: RealData = None, sites: Sites = None, nomad: Nomad = "auto", copies: Copies = 1,
+    log_level: str = "info",
 ) -> None:  # fmt: skip
     """Run the example jobs on real parts; exit 0 only if each ended as expected."""
     from services.embedded.running import fresh_folder
     from services.local import running
 
-    settings = _local(port, data, nomad, copies, log_level)
+    settings = _local(port=port, data=data, sites=sites, nomad=nomad, copies=copies, log_level=log_level)
     raise typer.Exit(_run(running.run_examples(settings, examples, fresh_folder(datetime.now()))))
 
 
@@ -197,12 +200,11 @@ operating.add_to(app)
 app.add_typer(databases.app, name="db")
 
 
-def _local(port: int, data: Path | None, nomad: str, copies: int, log_level: str) -> Any:
+def _local(*, log_level: str, **given: Any) -> Any:
     from services.local.settings import LocalSettings
 
     logs.configure("warning")
-    given = {"port": port, "data": data, "nomad": nomad, "copies": copies, "log_level": _level(log_level)}
-    return _checked(LocalSettings, given)
+    return _checked(LocalSettings, given | {"log_level": _level(log_level)})
 
 
 def _level(word: str) -> Any:

@@ -25,7 +25,7 @@ import orjson
 import pytest
 
 from shared.adapters.nomad import local_binary, local_config
-from shared.adapters.nomad.local_config import RegionSettings
+from shared.adapters.nomad.local_config import ClientSettings, RegionSettings
 from shared.adapters.nomad.local_trust import Authority
 from shared.adapters.nomad.operator import NomadOperator
 from shared.adapters.nomad.policies import Role
@@ -64,8 +64,8 @@ class RealNomad:
         self._server_ports = {name: tuple(ports[3 * n : 3 * n + 3]) for n, name in enumerate(self.servers)}
         self._client_ports = dict(zip(self.clients, ports[3 * len(self.servers) :], strict=True))
         self.settings = RegionSettings(
-            name=self.name, folder=self.folder, ports=(ports[0], ports[1], ports[2], 0), cpu_mhz=4000,
-            memory_mib=2048, namespaces=self.namespaces, guarded=self.guarded,
+            name=self.name, folder=self.folder, ports=(ports[0], ports[1], ports[2]), clients=(),
+            namespaces=self.namespaces, guarded=self.guarded,
         )  # fmt: skip
         self.authority = Authority(self.folder, datetime.now(UTC)) if self.guarded else None
         self.context = ssl.create_default_context(cafile=str(self.authority.file)) if self.authority else None
@@ -181,9 +181,9 @@ class RealNomad:
         if name in self.servers:
             made = merged(merged(local_config.server(self.settings), self.server), self._among_peers(name))
         else:
-            made = merged(merged(local_config.client(self.settings), self.client), self.each.get(name, {}))
+            one = ClientSettings(self._client_ports[name], cpu_mhz=4000, memory_mib=2048)
+            made = merged(merged(local_config.client(self.settings, one), self.client), self.each.get(name, {}))
             made["client"]["servers"] = [f"127.0.0.1:{rpc}" for _, rpc, _ in self._server_ports.values()]
-            made["ports"] = {"http": self._client_ports[name]}
         if self.authority is not None and not (home / "tls.pem").exists():
             self.authority.issue(home, f"{'server' if name in self.servers else 'client'}.{self.name}.nomad")
         if self.authority is not None:

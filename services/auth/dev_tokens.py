@@ -3,6 +3,7 @@
 Data shaping only: `dev_issuer.py` signs and serves. `trusted_as` is the entry with which auth trusts each mode.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -90,9 +91,11 @@ def trusted_as(url: str, mode: Mode = "rfc9068") -> Issuer:
             return Issuer(audiences=(AUDIENCE,), vos=(CLIMATE,), groups=(*rules, operators), **common)
 
 
-def cluster_trusted_as(address: str, site: str, ca_file: Path | None = None) -> Issuer:
-    """How auth trusts a Nomad of this machine for the jobs of its site. `ca_file`: where it speaks TLS."""
+def cluster_trusted_as(address: str, sites: Iterable[str], ca_file: Path | None = None) -> Issuer:
+    """How auth trusts a Nomad of this machine for the jobs of its sites. `ca_file`: where it speaks TLS."""
+    there = tuple(sites)
     return Issuer(
-        issuer=address, name=f"Nomad of {site}", profile="nomad", audiences=(WORKLOAD_AUDIENCE,), sites=(site,),
+        issuer=address, name=f"Nomad of {', '.join(there)}", profile="nomad", audiences=(WORKLOAD_AUDIENCE,),
+        sites=there,
         jwks_uri=f"{address}/.well-known/jwks.json", development=True, ca_file=ca_file,
     )  # fmt: skip

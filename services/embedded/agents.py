@@ -1,4 +1,4 @@
-"""The sites' agents: embedded ones, or a real Nomad region for each site where a `nomad` is at hand."""
+"""The agents of the sites' clusters: embedded ones, or real Nomad regions where a `nomad` is at hand."""
 
 import asyncio
 import contextlib
@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
 from services.embedded.agent import AgentSettings, EmbeddedAgent
+from services.embedded.agent.settings import NodeSettings
 from services.embedded.folder import FIRST_AGENT_PORT, DataFolder
 from services.embedded.settings import EmbeddedSettings
-from services.embedded.sites import EmbeddedSite
+from services.embedded.sites import EmbeddedSite, clusters_of
 from shared.adapters.nomad import local_binary
 from shared.adapters.nomad.local_agent import LocalRegion
-from shared.adapters.nomad.local_config import RegionSettings
+from shared.adapters.nomad.local_config import ClientSettings, RegionSettings
 from shared.adapters.nomad.local_trust import Authority
 from shared.errors import Misconfigured
 from shared.namespaces import DEFAULT
@@ -23,11 +24,11 @@ HOST: Final = "127.0.0.1"
 MHZ_PER_CORE: Final = 1000
 _FIRST_TASK_PORT: Final = 25_000
 _TASK_PORTS: Final = 300
-"""Ports for the tasks of each real region: two that share a machine must not share ports."""
+"""Ports for the tasks of each real client: two that share a machine must not share ports."""
 
 
 class Agent(Protocol):
-    """A site's agent that runs."""
+    """A cluster's agent that runs."""
 
     @property
     def address(self) -> str: ...
@@ -45,18 +46,24 @@ async def open_agents(
     sites: Sequence[EmbeddedSite], folder: DataFolder, settings: EmbeddedSettings, stack: contextlib.AsyncExitStack,
     *, guarded: bool = False,
 ) -> Mapping[str, Agent]:  # fmt: skip
-    """An agent for each site, ready, stopped by the stack; real ones are `guarded` by ACLs and TLS if that is wanted.
+    """An agent for each cluster of the sites, by its name; ready, stopped by the stack. Real ones are `guarded` by ACLs
+    and TLS if that is wanted.
 
     Raises Misconfigured when a nomad was asked for in vain.
     """
+    clusters = clusters_of(sites)
     binary = await _binary(settings.nomad)
     if binary is None:
-        return {site.name: await _embedded(site, folder, settings, stack) for site in sites}
+        return {name: await _embedded(name, members, folder, settings, stack) for name, members in clusters.items()}
     if settings.mock:
         raise Misconfigured("--mock needs embedded agents: leave out --nomad")
     folder.path.chmod(0o711)  # Nomad runs as another user; what is secret here is closed file by file
     authority = Authority(folder.path / "nomad", system_clock()) if guarded else None
-    regions = {site.name: _region(binary, site, folder, number, authority) for number, site in enumerate(sites)}
+    numbers = {site.name: number for number, site in enumerate(sites)}
+    regions = {
+        name: LocalRegion(binary, _region(name, members, folder, numbers, guarded=guarded), authority)
+        for name, members in clusters.items()
+    }
     for region in regions.values():
         stack.push_async_callback(region.stop, end_tasks=settings.end_tasks)
     await asyncio.gather(*(region.start() for region in regions.values()))
@@ -76,38 +83,58 @@ async def _binary(asked: str) -> Path | None:
 
 
 def _region(
-    binary: Path, site: EmbeddedSite, folder: DataFolder, number: int, authority: Authority | None
-) -> LocalRegion:
-    first = FIRST_AGENT_PORT
-    names = (f"site/{site.name}", *(f"site/{site.name}/{part}" for part in ("rpc", "serf", "client")))
-    http, rpc, serf, client = (folder.port(name, first) for name in names)
-    task_ports = _FIRST_TASK_PORT + number * _TASK_PORTS
-    return LocalRegion(
-        binary,
-        RegionSettings(
-            name=site.name, folder=folder.path / "nomad" / site.name, ports=(http, rpc, serf, client),
-            cpu_mhz=round(site.cores * MHZ_PER_CORE), memory_mib=site.memory_mib, meta={"country": site.country},
-            namespaces=site.namespaces, task_ports=(task_ports, task_ports + _TASK_PORTS - 1),
-            guarded=authority is not None,
-        ),
-        authority,
+    name: str, sites: Sequence[EmbeddedSite], folder: DataFolder, numbers: Mapping[str, int], *, guarded: bool
+) -> RegionSettings:
+    """A region with a client for each of its sites."""
+    http, rpc, serf = (folder.port(each, FIRST_AGENT_PORT) for each in (f"site/{name}", *_inner(name, "rpc", "serf")))
+    return RegionSettings(
+        name=name, folder=folder.path / "nomad" / name, ports=(http, rpc, serf),
+        clients=tuple(_client(name, site, folder, numbers[site.name]) for site in sites),
+        namespaces=_namespaces(sites), guarded=guarded,
     )  # fmt: skip
 
 
+def _client(cluster: str, site: EmbeddedSite, folder: DataFolder, number: int) -> ClientSettings:
+    alone = site.name == cluster
+    (named,) = _inner(cluster, "client" if alone else f"client/{site.name}")
+    task_ports = _FIRST_TASK_PORT + number * _TASK_PORTS
+    return ClientSettings(
+        name="client" if alone else f"client-{site.name}", port=folder.port(named, FIRST_AGENT_PORT),
+        cpu_mhz=round(site.cores * MHZ_PER_CORE), memory_mib=site.memory_mib, meta={"country": site.country},
+        datacenter=site.datacenter, node_pool=site.node_pool, task_ports=(task_ports, task_ports + _TASK_PORTS - 1),
+    )  # fmt: skip
+
+
+def _inner(cluster: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"site/{cluster}/{name}" for name in names)
+
+
+def _namespaces(sites: Sequence[EmbeddedSite]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(namespace for site in sites for namespace in site.namespaces))
+
+
 async def _embedded(
-    site: EmbeddedSite, folder: DataFolder, settings: EmbeddedSettings, stack: contextlib.AsyncExitStack
-) -> EmbeddedAgent:
+    name: str, sites: Sequence[EmbeddedSite], folder: DataFolder, settings: EmbeddedSettings,
+    stack: contextlib.AsyncExitStack,
+) -> EmbeddedAgent:  # fmt: skip
     drivers = ("raw_exec", "exec", "mock_driver") if settings.mock else ("raw_exec", "exec")
     agent = EmbeddedAgent(
         AgentSettings(
-            name=site.name, region=site.name, data_dir=folder.path / "sites" / site.name, host=HOST,
-            port=folder.port(f"site/{site.name}", FIRST_AGENT_PORT), cpu_mhz=round(site.cores * MHZ_PER_CORE),
-            memory_mb=site.memory_mib, disk_mb=site.disk_mib, country=site.country, drivers=drivers,
-            gpus=tuple(("nvidia", "gpu", model, count) for model, count in site.gpus.items()),
-            client_tick_s=settings.client_tick_s, end_tasks_at_stop=settings.end_tasks, event_buffer_size=1000,
-            namespaces=(DEFAULT, *site.namespaces),
+            name=name, region=name, data_dir=folder.path / "sites" / name, host=HOST,
+            port=folder.port(f"site/{name}", FIRST_AGENT_PORT), unlike=tuple(_node(site) for site in sites),
+            drivers=drivers, client_tick_s=settings.client_tick_s, end_tasks_at_stop=settings.end_tasks,
+            event_buffer_size=1000, namespaces=(DEFAULT, *_namespaces(sites)),
         )
     )  # fmt: skip
     await agent.start()
     stack.push_async_callback(agent.stop)
     return agent
+
+
+def _node(site: EmbeddedSite) -> NodeSettings:
+    """The node that is all of a site; named after it."""
+    return NodeSettings(
+        node_name=site.name, datacenter=site.datacenter, node_pool=site.node_pool,
+        cpu_mhz=round(site.cores * MHZ_PER_CORE), memory_mb=site.memory_mib, disk_mb=site.disk_mib,
+        gpus=tuple(("nvidia", "gpu", model, count) for model, count in site.gpus.items()), country=site.country,
+    )  # fmt: skip

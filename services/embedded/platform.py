@@ -7,7 +7,7 @@ Questions between them are HTTP without a socket. Used by `serai-platform up`, `
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from services.embedded.agents import HOST, MHZ_PER_CORE, Agent, GuardedAgent, op
 from services.embedded.buses import open_bus
 from services.embedded.folder import DataFolder, open_folder
 from services.embedded.settings import EmbeddedSettings
-from services.embedded.sites import EmbeddedSite, read_sites
+from services.embedded.sites import EmbeddedSite, clusters_of, read_sites
 from services.gateway import wiring as gateway_wiring
 from services.gateway.settings import GatewaySettings
 from services.gateway.settings import Issuer as NamedIssuer
@@ -64,13 +64,11 @@ class Platform:
     gateway: str
     issuer: str
     agents: Mapping[str, Agent]
+    """By cluster."""
+    sites: Mapping[str, str]
+    """Address of each site's agent."""
     services: list[Service]
     running: "asyncio.Task[None]"
-
-    @property
-    def sites(self) -> dict[str, str]:
-        """Address of each site's agent."""
-        return {name: agent.address for name, agent in self.agents.items()}
 
     async def wait_until_ready(self, deadline_s: float) -> None:
         """Return when every service can do its work. Raises Unavailable naming the culprits, or a task's failure."""
@@ -99,7 +97,7 @@ async def platform(
 ) -> AsyncIterator[Platform]:  # fmt: skip
     """The platform, running and ready; stopped in order at the end. Tasks at the sites run on, as with Nomad.
 
-    `agents` that are handed in, one for each site, run already and outlive the platform. `apps` is handed what every
+    `agents` that are handed in, one for each cluster, run already and outlive the platform. `apps` is handed what every
     service answers the others over HTTP, under the service's name.
     """
     folder = open_folder(settings.data)
@@ -116,7 +114,7 @@ async def platform(
         stack.push_async_callback(_stop, stopping, running)
         address = await parts.serve(gateway.app, "gateway", settings.port)
         stack.push_async_callback(drain, services)
-        up = Platform(address, issuer, parts.agents, services, running)
+        up = Platform(address, issuer, parts.agents, parts.places(), services, running)
         await up.wait_until_ready(settings.ready_within_s)
         yield up
 
@@ -135,6 +133,7 @@ class _Parts:
     stack: contextlib.AsyncExitStack
     around: Around
     overrides: Overrides
+    sites: Sequence[EmbeddedSite]
     agents: Mapping[str, Agent]
     clusters: dict[str, NomadCluster]
     registry: MemoryRegistry
@@ -155,7 +154,7 @@ class _Parts:
         for cluster in clusters.values():
             stack.push_async_callback(cluster.aclose)
         registry = MemoryRegistry(
-            [_site(site, agents[site.name], settings) for site in sites],
+            [_site(site, agents[site.cluster_name], settings) for site in sites],
             probe=health_probe(clusters.values()), interval_s=settings.health_interval_s,
         )  # fmt: skip
         opened = await stack.enter_async_context(open_bus(settings, folder))
@@ -163,8 +162,13 @@ class _Parts:
         stack.callback(spans.close)
         bus = around("bus", opened.bus)
         return cls(
-            settings, folder, stack, around, overrides, agents, clusters, registry, bus, spans, opened.for_subscribers
-        )
+            settings, folder, stack, around, overrides, sites, agents, clusters, registry, bus, spans,
+            opened.for_subscribers,
+        )  # fmt: skip
+
+    def places(self) -> Mapping[str, str]:
+        """Address of each site's agent."""
+        return {site.name: self.agents[site.cluster_name].address for site in self.sites}
 
     async def auth(self) -> tuple[str, Service]:
         """The development issuer, serving, and auth, which trusts it."""
@@ -175,8 +179,10 @@ class _Parts:
         )
         await self.serve(dev_issuer.assemble(issuer_settings, clock=system_clock).app, "issuer", port)
         clusters = [
-            dev_tokens.cluster_trusted_as(agent.address, name, _trusting(agent).get("ca_file"))
-            for name, agent in self.agents.items()
+            dev_tokens.cluster_trusted_as(
+                self.agents[name].address, (site.name for site in sites), _trusting(self.agents[name]).get("ca_file")
+            )
+            for name, sites in clusters_of(self.sites).items()
         ]
         settings = self.told(
             AuthSettings, "auth", issuers=(dev_issuer.trusted_as(url, issuer_settings.mode), *clusters), dev_mode=True
@@ -263,8 +269,9 @@ class _Parts:
 def _site(site: EmbeddedSite, agent: Agent, settings: EmbeddedSettings) -> Site:
     hardware = (*site.hardware, "mock") if settings.mock else site.hardware
     return Site(
-        name=site.name, country=site.country, vos=site.vos, cluster=site.name, address=agent.address,
-        region=site.name, hardware=hardware, mhz_per_core=MHZ_PER_CORE, carbon_g_per_kwh=site.carbon_g_per_kwh,
+        name=site.name, country=site.country, vos=site.vos, cluster=site.cluster_name, address=agent.address,
+        region=site.cluster_name, datacenters=(site.datacenter,), node_pool=site.node_pool, hardware=hardware,
+        mhz_per_core=MHZ_PER_CORE, carbon_g_per_kwh=site.carbon_g_per_kwh,
         cost_per_core_hour=site.cost_per_core_hour,
     )  # fmt: skip
 

@@ -1,5 +1,6 @@
 """The sites of the embedded platform: three built-in ones, or those of a file."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -9,17 +10,25 @@ from shared.job import Country, SiteName, VoName
 from shared.namespaces import namespace_of
 from shared.runtime import yaml_files
 
+_PLACE = r"^[a-zA-Z0-9_-]{1,64}$"
+
 CLIMATE, BIO = "vo.climate.example", "vo.bio.example"
 
 
 class EmbeddedSite(BaseModel):
-    """One site with one agent. CPU in cores (each counts 1,000 MHz), memory and disk in MiB."""
+    """One site with one node. CPU in cores (each counts 1,000 MHz), memory and disk in MiB.
+
+    Sites that name the same `cluster` share an agent; then datacenter or node pool tell them apart.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: SiteName
     country: Country
     vos: tuple[VoName, ...]
+    cluster: SiteName | None = None
+    datacenter: str = Field("dc1", pattern=_PLACE)
+    node_pool: str = Field("default", pattern=_PLACE)
     cores: float = Field(gt=0, le=4096)
     memory_mib: int = Field(ge=64)
     disk_mib: int = Field(20_000, ge=100)
@@ -27,6 +36,11 @@ class EmbeddedSite(BaseModel):
     hardware: tuple[str, ...] = ()
     carbon_g_per_kwh: float | None = None
     cost_per_core_hour: float | None = None
+
+    @property
+    def cluster_name(self) -> str:
+        """The cluster that it is on: one of its own unless it says otherwise."""
+        return self.cluster or self.name
 
     @property
     def namespaces(self) -> tuple[str, ...]:
@@ -54,4 +68,15 @@ def read_sites(path: Path | None) -> tuple[EmbeddedSite, ...]:
     names = [site.name for site in sites]
     if not sites or len(set(names)) != len(names):
         raise Misconfigured(f"{path}: name at least one site, and each name once; see docs/sites.md")
+    for cluster, members in clusters_of(sites).items():
+        if len({(site.datacenter, site.node_pool) for site in members}) != len(members):
+            raise Misconfigured(f"{path}: sites of cluster {cluster}: give each a datacenter or node_pool of its own")
     return sites
+
+
+def clusters_of(sites: Iterable[EmbeddedSite]) -> dict[str, tuple[EmbeddedSite, ...]]:
+    """The sites of each cluster, by its name."""
+    found: dict[str, tuple[EmbeddedSite, ...]] = {}
+    for site in sites:
+        found[site.cluster_name] = (*found.get(site.cluster_name, ()), site)
+    return found

@@ -13,7 +13,7 @@ import yaml
 from services.embedded.agents import HOST, MHZ_PER_CORE, Agent, open_agents
 from services.embedded.folder import DataFolder
 from services.embedded.settings import EmbeddedSettings
-from services.embedded.sites import BUILT_IN, EmbeddedSite
+from services.embedded.sites import EmbeddedSite, read_sites
 from services.local.settings import LocalSettings
 from shared.adapters.consul import throwaway as consul
 from shared.adapters.nomad.local_agent import LocalRegion
@@ -32,18 +32,25 @@ AWAY: Final = frozenset({"bari"})
 class Parts:
     """What was opened: how processes are told of it (`environment`), and what people are told (`addresses`)."""
 
+    sites: Sequence[EmbeddedSite]
     agents: dict[str, Agent]
+    """By cluster."""
     environment: dict[str, str] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)
     consuls: Mapping[str, consul.ThrowAwayConsul] = field(default_factory=dict)
     database: postgres.ThrowAway | None = None
     broker: rabbitmq.ThrowAway | None = None
 
+    def agent_of(self, site: EmbeddedSite) -> Agent:
+        """The agent of a site's cluster."""
+        return self.agents[site.cluster_name]
+
 
 async def open_parts(settings: LocalSettings, folder: DataFolder, stack: contextlib.AsyncExitStack) -> Parts:
     """Everything under the services, ready."""
     embedded = EmbeddedSettings(nomad=settings.nomad, end_tasks=True)
-    parts = Parts(dict(await open_agents(BUILT_IN, folder, embedded, stack, guarded=True)))
+    sites = read_sites(settings.sites)
+    parts = Parts(sites, dict(await open_agents(sites, folder, embedded, stack, guarded=True)))
     await _open_database(parts, settings, folder, stack)
     await _open_broker(parts, settings, folder, stack)
     await _open_registry(parts, settings, folder, stack)
@@ -98,15 +105,15 @@ async def _open_registry(
     gateway = f"http://{HOST}:{folder.port('gateway-1', settings.port)}"
     parts.environment["SERAI_SITES"] = str(file)
     if settings.registry == "file" or (settings.registry == "auto" and consul.installed() is None):
-        file.write_text(yaml.safe_dump(_in_file(parts.agents, gateway), sort_keys=False))
+        file.write_text(yaml.safe_dump(_in_file(parts, gateway), sort_keys=False))
         parts.addresses["sites"] = str(file)
         return
     names = (HOME_DATACENTER, AWAY_DATACENTER)
     more = _checking_with_tls(parts.agents.values())
     parts.consuls = await stack.enter_async_context(consul.datacenters(names, folder.path / "consul", more))
-    for site in BUILT_IN:
-        await _register(parts.consuls[_datacenter(site)], site, parts.agents[site.name].address)
-    file.write_text(yaml.safe_dump(_in_consul(parts.agents, gateway), sort_keys=False))
+    for site in parts.sites:
+        await _register(parts.consuls[_datacenter(site)], site, parts.agent_of(site).address)
+    file.write_text(yaml.safe_dump(_in_consul(parts, gateway), sort_keys=False))
     parts.environment["SERAI_CONSUL__ADDRESS"] = parts.consuls[HOME_DATACENTER].address
     parts.addresses |= {f"consul {name}": agent.address for name, agent in parts.consuls.items()}
 
@@ -115,20 +122,21 @@ def _datacenter(site: EmbeddedSite) -> str:
     return AWAY_DATACENTER if site.name in AWAY else HOME_DATACENTER
 
 
-def _in_file(agents: Mapping[str, Agent], gateway: str) -> dict[str, Sequence[dict[str, Any]]]:
+def _in_file(parts: Parts, gateway: str) -> dict[str, Sequence[dict[str, Any]]]:
     """Clusters and sites with every address and fact."""
     return {
         "clusters": [
             {"name": name, "address": agent.address, "region": name, "platform_url": gateway} | _trusted(agent)
-            for name, agent in agents.items()
+            for name, agent in parts.agents.items()
         ],
         "sites": [
             {
-                "name": site.name, "cluster": site.name, "country": site.country, "vos": list(site.vos),
+                "name": site.name, "cluster": site.cluster_name, "country": site.country, "vos": list(site.vos),
+                "datacenters": [site.datacenter], "node_pool": site.node_pool,
                 "hardware": list(site.hardware), "mhz_per_core": MHZ_PER_CORE,
                 "carbon_g_per_kwh": site.carbon_g_per_kwh, "cost_per_core_hour": site.cost_per_core_hour,
             }
-            for site in BUILT_IN
+            for site in parts.sites
         ],
     }  # fmt: skip
 
@@ -143,18 +151,20 @@ def authority_of(agent: Agent) -> Path | None:
     return Path(_trusted(agent)["ca_file"]) if "ca_file" in _trusted(agent) else None
 
 
-def _in_consul(agents: Mapping[str, Agent], gateway: str) -> dict[str, Sequence[dict[str, Any]]]:
+def _in_consul(parts: Parts, gateway: str) -> dict[str, Sequence[dict[str, Any]]]:
     """Which sites there may be and how far each is trusted; where they are is left to Consul."""
     return {
         "clusters": [
-            {"name": name, "region": name, "platform_url": gateway} | _trusted(agent) for name, agent in agents.items()
+            {"name": name, "region": name, "platform_url": gateway} | _trusted(agent)
+            for name, agent in parts.agents.items()
         ],
         "sites": [
             {
-                "name": site.name, "datacenter": _datacenter(site), "allowed_hosts": ["127.0.0.1"],
-                "plain_http": agents[site.name].address.startswith("http://"), "vos": list(site.vos),
+                "name": site.name, "cluster": site.cluster_name, "datacenter": _datacenter(site),
+                "allowed_hosts": ["127.0.0.1"], "vos": list(site.vos),
+                "plain_http": parts.agent_of(site).address.startswith("http://"),
             }
-            for site in BUILT_IN
+            for site in parts.sites
         ],
     }  # fmt: skip
 
@@ -169,11 +179,13 @@ def _checking_with_tls(agents: Iterable[Agent]) -> dict[str, Any]:
 
 async def _register(agent: consul.ThrowAwayConsul, site: EmbeddedSite, address: str) -> None:
     """What the site's operator registers at the Consul agent beside their Nomad (docs/consul.md)."""
-    meta = {
+    facts = {
         "site": site.name, "country": site.country, "vos": ",".join(site.vos), "nomad_address": address,
-        "nomad_region": site.name, "hardware": ",".join(site.hardware), "mhz_per_core": str(MHZ_PER_CORE),
-        "carbon_g_per_kwh": str(site.carbon_g_per_kwh), "cost_per_core_hour": str(site.cost_per_core_hour),
+        "nomad_region": site.cluster_name, "nomad_datacenters": site.datacenter, "nomad_node_pool": site.node_pool,
+        "hardware": ",".join(site.hardware), "mhz_per_core": MHZ_PER_CORE,
+        "carbon_g_per_kwh": site.carbon_g_per_kwh, "cost_per_core_hour": site.cost_per_core_hour,
     }  # fmt: skip
+    meta = {name: str(fact) for name, fact in facts.items() if fact not in (None, "")}
     host, _, port = address.partition("://")[2].partition(":")
     check = {"HTTP": f"{address}/v1/agent/health?type=server", "Interval": "1s", "Timeout": "1s"}
     body = {

@@ -17,6 +17,7 @@ import orjson
 from services.auth import dev_issuer, dev_tokens
 from services.embedded.agents import HOST
 from services.embedded.folder import DataFolder, open_folder
+from services.embedded.sites import clusters_of
 from services.local.parts import SERVICES, Parts, authority_of, folder_for, open_parts
 from services.local.settings import LocalSettings
 from services.local.supervising import Supervisor
@@ -49,7 +50,7 @@ class LocalPlatform:
     @property
     def sites(self) -> dict[str, str]:
         """Address of each site's agent."""
-        return {name: agent.address for name, agent in self.parts.agents.items()}
+        return {site.name: self.parts.agent_of(site).address for site in self.parts.sites}
 
     async def wait_until_ready(self, deadline_s: float) -> None:
         """Return when every copy says that it can do its work. Raises Unavailable naming the culprits."""
@@ -151,8 +152,10 @@ def _own(service: str, number: int, issuer: str, parts: Parts) -> dict[str, str]
     if service == "auth":
         people = dev_issuer.trusted_as(issuer, dev_issuer.DevIssuerSettings().mode)
         clusters = [
-            dev_tokens.cluster_trusted_as(agent.address, name, authority_of(agent))
-            for name, agent in parts.agents.items()
+            dev_tokens.cluster_trusted_as(
+                parts.agents[name].address, (site.name for site in sites), authority_of(parts.agents[name])
+            )
+            for name, sites in clusters_of(parts.sites).items()
         ]
         trusted = [each.model_dump(mode="json") for each in (people, *clusters)]
         return {"SERAI_AUTH_ISSUERS": orjson.dumps(trusted).decode(), "SERAI_AUTH_DEV_MODE": "true"}

@@ -17,6 +17,7 @@ class LocalSettings(BaseSettings):
         "new: the parts in it are thrown away, unlike those of `serai-platform up`."
     )  # fmt: skip
     port: int = Field(8080, ge=1, le=65535, description="TCP port of the first gateway; the next free one if taken.")
+    sites: Path | None = Field(None, description="YAML file of sites; see SERAI_UP_SITES.")
     nomad: str = Field("auto", description="`auto`, `embedded`, or the path of a nomad; see SERAI_UP_NOMAD.")
     copies: int = Field(1, ge=1, le=4, description="Copies of each of the four services.")
     store: Literal["auto", "postgres", "sqlite"] = Field(

@@ -63,10 +63,13 @@ class MonitorSettings(BaseSettings):
         "scheduler takes it as a sign of life of site and monitor."
     )  # fmt: skip
     vanish_few: int = Field(
-        default=5, ge=0, description="Attempts of a site that may vanish within `vanish_window_s` and be believed lost."
+        default=5,
+        ge=0,
+        description="Attempts of a site, and of all sites of its cluster together, that may vanish "
+        "within `vanish_window_s` and be believed lost.",
     )
     vanish_share: float = Field(
-        default=0.2, ge=0, le=1, description="Or this part of the site's live attempts. More make the site suspect: a "
+        default=0.2, ge=0, le=1, description="Or this part of the live attempts there. More make the site suspect: a "
         "narrowed token must not look like a mass death."
     )  # fmt: skip
     vanish_window_s: float = Field(default=60, gt=0, description="Seconds in which vanished attempts count together.")

@@ -72,7 +72,7 @@ def changed_since(listing: Listing, index: int) -> Sights:
 
 @dataclass(frozen=True, slots=True)
 class VanishRule:
-    """How many attempts of a site may vanish together and still be believed: few, or a small part of the living."""
+    """How many attempts of a site, and of all of its cluster, may vanish together and be believed: few, or a part."""
 
     few: int = 5
     share: float = 0.2
@@ -89,15 +89,17 @@ def believable(
 ) -> dict[str, bool]:
     """By site, whether its vanished attempts are believed.
 
-    `living` counts the live ones by site, those included; `lately` what vanished just before. A narrowed token or a
-    wiped cluster must not look like a mass death.
+    `living` counts the live ones by site of one cluster, those included; `lately` what vanished just before. A narrowed
+    token or a wiped cluster must not look like a mass death; both take from all of a cluster's sites together.
     """
     counts = Counter(record.identity.site for record in gone)
-    before = lately or {}
-    return {
-        site: count + before.get(site, 0) <= max(rule.few, rule.share * (living.get(site, 0) + before.get(site, 0)))
-        for site, count in counts.items()
-    }
+    before = Counter(lately or {})
+    few_in_all = _few(counts.total(), before.total(), sum(living.values()), rule)
+    return {site: few_in_all and _few(count, before[site], living.get(site, 0), rule) for site, count in counts.items()}
+
+
+def _few(gone: int, lately: int, living: int, rule: VanishRule) -> bool:
+    return gone + lately <= max(rule.few, rule.share * (living + lately))
 
 
 def running_ids(listing: Listing) -> list[str]:

@@ -38,7 +38,7 @@ class KnownSites:
         self._namespaces_s = namespaces_s
         self.by_name: dict[str, Site] = {}
         self.namespaces: dict[str, frozenset[str]] = {}
-        self.troubles: dict[str, str] = dict.fromkeys(engines, "not asked yet")
+        self._culprits: dict[str, str] = dict.fromkeys(engines, "not asked yet")
         """Of each cluster what kept us from it at the last look; empty for nothing."""
 
     async def follow(self) -> None:
@@ -65,9 +65,9 @@ class KnownSites:
             found = await engine.namespaces()
         except (Unavailable, Misconfigured) as error:
             log.warning("namespaces_unknown", cluster=cluster, culprit=error.what)
-            self.troubles[cluster] = error.what
+            self._culprits[cluster] = error.what
             return
-        self.troubles[cluster] = ""
+        self._culprits[cluster] = ""
         if found != self.namespaces.get(cluster):
             self.namespaces[cluster] = found
             self._wakes.room()
@@ -77,6 +77,10 @@ class KnownSites:
         await self._registry.ready()
         if not self.by_name:
             raise Unavailable("no site is known yet", code="no_sites")
+
+    def troubles(self) -> dict[str, str]:
+        """Of each site what kept us from its cluster at the last look; empty for nothing."""
+        return {site.name: self._culprits.get(site.cluster, "no such cluster") for site in self.by_name.values()}
 
     def snapshot(self, facts: Facts) -> Snapshot:
         """All sites at this moment."""

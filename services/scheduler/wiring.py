@@ -66,7 +66,7 @@ async def assemble(
             "store": partial(_store_answers, store), "bus": bus.ready, "registry": parts.sites.ready,
             "auth": partial(_service_answers, auth),
         },
-        sites=lambda: parts.sites.troubles,
+        sites=parts.sites.troubles,
         closers=[auth.close],
     )  # fmt: skip
     install_health(parts.app, service)

@@ -27,7 +27,7 @@ log = logs.get("adapters.memory_registry")
 
 
 class MemoryRegistry:
-    """See `shared.ports.SiteRegistry`. `interval_s` is the time between two probes of a site, as in Consul's checks.
+    """See `shared.ports.SiteRegistry`. `interval_s` is the time between two probes of a place, as in Consul's checks.
 
     What probes find is damped; by default it takes two equal probes in a row to show another health than before.
     """
@@ -69,24 +69,27 @@ class MemoryRegistry:
         self._view.publish(tuple(self._sites.values()))
 
     async def run(self) -> None:
-        """Probe every site each interval, for ever."""
+        """Probe every address each interval, for ever."""
         while True:
             await self.probe_all()
             await asyncio.sleep(self._interval_s)
 
     async def probe_all(self) -> None:
-        """One round: all sites at once, each `passing` or `critical` by its answer."""
-        await asyncio.gather(*(self._check(site) for site in tuple(self._sites.values())))
+        """One round: each address once, for all sites that are there; `passing` or `critical` by its answer."""
+        addresses = sorted({site.address for site in self._sites.values()})
+        await asyncio.gather(*(self._check(address) for address in addresses))
 
-    async def _check(self, site: Site) -> None:
+    async def _check(self, address: str) -> None:
         if self._probe is None:
             return
         try:
-            well = await self._probe(site.address.rstrip("/") + HEALTH_PATH)
+            well = await self._probe(address.rstrip("/") + HEALTH_PATH)
         except Exception as error:
-            log.debug("probe_failed", site=site.name, error=repr(error))
+            log.debug("probe_failed", address=address, error=repr(error))
             well = False
-        self.set_health(site.name, self._shown(site.name, SiteHealth.PASSING if well else SiteHealth.CRITICAL))
+        seen = SiteHealth.PASSING if well else SiteHealth.CRITICAL
+        for name in [site.name for site in self._sites.values() if site.address == address]:
+            self.set_health(name, self._shown(name, seen))
 
     def _shown(self, name: str, seen: SiteHealth) -> SiteHealth:
         now = asyncio.get_running_loop().time()

@@ -1,5 +1,7 @@
 """The file of clusters and sites that a scheduler and a monitor are told: whom to trust, and for which VOs."""
 
+from fnmatch import fnmatchcase
+from itertools import combinations
 from pathlib import Path
 from typing import Generic, Self, TypeVar
 
@@ -73,6 +75,17 @@ class ListedSite(BaseModel):
 S = TypeVar("S", ListedSite, consul.ListedSite)
 
 
+def _share_nodes(one: S, other: S) -> bool:
+    """Whether two sites have nodes in common, as far as the file says where they are."""
+    if (one.cluster or one.name) != (other.cluster or other.name) or not (one.datacenters and other.datacenters):
+        return False
+    pools = {one.node_pool, other.node_pool}
+    same_pool = None not in pools and (len(pools) == 1 or "all" in pools)
+    return same_pool and any(
+        fnmatchcase(here, there) or fnmatchcase(there, here) for here in one.datacenters for there in other.datacenters
+    )
+
+
 class _SitesFile(BaseModel, Generic[S]):
     """Everything in the file."""
 
@@ -92,6 +105,12 @@ class _SitesFile(BaseModel, Generic[S]):
         for site in self.sites:
             if (site.cluster or site.name) not in clusters:
                 raise ValueError(f"site {site.name}: there is no cluster {site.cluster or site.name!r}")
+        for one, other in combinations(self.sites, 2):
+            if _share_nodes(one, other):
+                raise ValueError(
+                    f"sites {one.name} and {other.name} offer the same nodes of their cluster, whose room would count "
+                    "twice: tell them apart by `datacenters` or `node_pool`"
+                )
         return self
 
 

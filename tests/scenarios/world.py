@@ -305,7 +305,8 @@ async def a_world(
     **overrides: Mapping[str, Any],
 ) -> AsyncIterator[World]:  # fmt: skip
     """A platform of these sites (one, `prague`, when none is named) with its people signed in. `overrides` are settings
-    by service. Started again on the same folder, it goes on with what it had. `agents`, one for each site, run already.
+    by service. Started again on the same folder, it goes on with what it had. `agents`, one for each cluster, run
+    already.
     """
     described = [dict(site) for site in sites] or [a_site("prague")]
     file = sites_file(folder, *described)
@@ -313,7 +314,7 @@ async def a_world(
         data=folder / "data", sites=file, port=port or a_port(), mock=mock, health_interval_s=0.1,
         end_tasks=False, bus=bus,
     )  # fmt: skip
-    _give_ports(settings.data, [site["name"] for site in described])
+    _give_ports(settings.data, [site.get("cluster", site["name"]) for site in described])
     async with AsyncExitStack() as stack:
         up = await stack.enter_async_context(platform(settings, around, _merged(overrides), agents, apps=apps))
         alice, bob, olga = [await _sign_in(up, stack, name) for name in ("alice", "bob", "olga")]

@@ -69,7 +69,7 @@ class Region:
         self.state = state
         self.ids = ids
         self.namespaces = set(settings.namespaces)
-        self.pools = {"default", "all", settings.node_pool}
+        self.pools = {"default", "all", *(node.node_pool for node in settings.of_each_node())}
         ports = (settings.min_dynamic_port, settings.max_dynamic_port)
         self.scheduler = Scheduler(state, ids, ports, is_port_free)
         self.queue: deque[str] = deque()

@@ -124,10 +124,10 @@ class EmbeddedAgent:
         known = {node.row["Name"]: node.row["ID"] for node in self.region.state.nodes.values()}
         self.region.resume(now)
         workloads = Workloads(self.settings.region, self.issuer, self.region.state, self.keyring)
-        for number in range(self.settings.nodes):
-            name = self.settings.first_node_name + (f"-node{number + 1}" if self.settings.nodes > 1 else "")
+        for settings in self.settings.of_each_node():
+            name = settings.node_name
             node_id = known.get(name) or new_id()
-            row = fingerprint.node_row(self.settings, node_id, name, self.address.removeprefix("http://"))
+            row = fingerprint.node_row(settings, node_id, name, self.address.removeprefix("http://"))
             self.clients[node_id] = NodeClient(
                 node_id, self.region.state, self.settings, self._drivers(), self.alloc_root, workloads, self._report,
                 self._after_written,

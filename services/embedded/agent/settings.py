@@ -4,11 +4,25 @@ Not read from the environment: `services/embedded` builds it from the platform's
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 GpuSpec = tuple[str, str, str, int]
 """vendor, type, model name, count: as in `nvidia`, `gpu`, `A100`, 2."""
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """One client node that is unlike the others: which it is, where, and how big."""
+
+    node_name: str
+    datacenter: str
+    node_pool: str
+    cpu_mhz: int
+    memory_mb: int
+    disk_mb: int
+    gpus: tuple[GpuSpec, ...] = ()
+    country: str = ""
 
 
 @dataclass(frozen=True)
@@ -23,6 +37,8 @@ class AgentSettings:
     node_pool: str = "default"
     nodes: int = 1
     """Client nodes in the region. The platform needs one; node loss with a replacement needs two."""
+    unlike: tuple[NodeSettings, ...] = ()
+    """Nodes that differ, as those of several datacenters or pools; instead of `nodes` equal ones."""
     host: str = "127.0.0.1"
     port: int = 0
     cpu_mhz: int = 4000
@@ -73,6 +89,15 @@ class AgentSettings:
     def first_node_name(self) -> str:
         """Nomad names a node after its host; here after the site."""
         return self.node_name or self.name
+
+    def of_each_node(self) -> tuple["AgentSettings", ...]:
+        """These settings as each node has them, under its own name."""
+        if self.unlike:
+            return tuple(replace(self, **asdict(node)) for node in self.unlike)
+        name, several = self.first_node_name, self.nodes > 1
+        return tuple(
+            replace(self, node_name=f"{name}-node{number}" if several else name) for number in range(1, self.nodes + 1)
+        )
 
     @property
     def tells_deletions(self) -> bool:

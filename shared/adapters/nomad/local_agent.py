@@ -1,6 +1,6 @@
-"""A real Nomad region on this machine: one server and one client as two processes of the `nomad` that is found.
+"""A real Nomad region on this machine: one server and its clients, each a process of the `nomad` that is found.
 
-Used by `serai-platform up --nomad` (services/embedded) and by tests. The client starts once the server has its keyring:
+Used by `serai-platform up --nomad` (services/embedded) and by tests. Clients start once the server has its keyring:
 one that starts together with it may register too early and then waits up to half a minute.
 """
 
@@ -29,6 +29,7 @@ READY_S: Final = 60.0
 """A node is ready after 2 s, or after 8 to 28 s when its client came before the server's keys."""
 STOP_S: Final = 15.0
 _LOOK_S: Final = 0.1
+_SERVER: Final = "server"
 
 
 class LocalRegion:
@@ -58,14 +59,16 @@ class LocalRegion:
         }
 
     async def start(self) -> None:
-        """Return when a node is ready. Raises Misconfigured, Unavailable with the agent's last words."""
+        """Return when every node is ready. Raises Misconfigured, Unavailable with the agent's last words."""
         try:
-            await self._run("server", local_config.server(self._settings))
+            await self._run(_SERVER, local_config.server(self._settings))
             await self._until("/v1/status/leader", bool)
             await self._until("/.well-known/jwks.json", lambda found: bool(found.get("keys")))
             await asyncio.to_thread(self._prepare)
-            await self._run("client", local_config.client(self._settings))
-            await self._until("/v1/nodes", _one_is_ready)
+            clients = self._settings.clients
+            for client in clients:
+                await self._run(client.name, local_config.client(self._settings, client))
+            await self._until("/v1/nodes", lambda nodes: _ready(nodes) == len(clients))
         except BaseException:
             await self.stop()
             raise
@@ -99,7 +102,7 @@ class LocalRegion:
         )
 
     async def stop(self, *, end_tasks: bool = False) -> None:
-        """End both processes in order; by force after 15 s."""
+        """End its processes in order; by force after 15 s."""
         if end_tasks and self._processes:
             await self._end_jobs()
         while self._processes:
@@ -149,7 +152,8 @@ class LocalRegion:
         home = self._settings.folder / name
         (home / "data").mkdir(parents=True, exist_ok=True)
         if self._authority is not None:
-            pair = self._authority.issue(home, f"{name}.{self._settings.name}.nomad")
+            role = "server" if name == _SERVER else "client"  # what a certificate says: Nomad looks at it
+            pair = self._authority.issue(home, f"{role}.{self._settings.name}.nomad")
             settings = settings | local_config.tls(self._authority.file, pair.certificate, pair.key)
         (home / "agent.json").write_text(json.dumps(settings | {"data_dir": str(home / "data"), "name": name}))
         become = _unprivileged(self._settings.folder, home)
@@ -166,8 +170,8 @@ class LocalRegion:
 SERVICE_OF: Final[Mapping[Role, str]] = {Role.SCHEDULER: "scheduler", Role.MONITOR: "monitor"}
 
 
-def _one_is_ready(nodes: Any) -> bool:
-    return any(node["Status"] == "ready" for node in nodes)
+def _ready(nodes: Any) -> int:
+    return sum(node["Status"] == "ready" for node in nodes)
 
 
 def _unprivileged(folder: Path, home: Path) -> tuple[str, ...]:

@@ -14,20 +14,31 @@ Config = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class RegionSettings:
-    """One region. Four loopback ports: server's HTTP, RPC and serf, client's HTTP. CPU in MHz, memory in MiB.
+class ClientSettings:
+    """One client of a region: `port` is that of its own HTTP API. CPU in MHz, memory in MiB."""
 
-    `guarded`: with ACLs and TLS. `namespaces` are those of the site's VOs.
+    port: int
+    cpu_mhz: int
+    memory_mib: int
+    name: str = "client"
+    meta: Mapping[str, str] = field(default_factory=dict)
+    datacenter: str = "dc1"
+    node_pool: str = "default"
+    task_ports: tuple[int, int] = (23_000, 23_999)
+
+
+@dataclass(frozen=True, slots=True)
+class RegionSettings:
+    """One region. Three loopback ports of its server: HTTP, RPC and serf.
+
+    `guarded`: with ACLs and TLS. `namespaces` are those of the sites' VOs.
     """
 
     name: str
     folder: Path
-    ports: tuple[int, int, int, int]
-    cpu_mhz: int
-    memory_mib: int
-    meta: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[int, int, int]
+    clients: tuple[ClientSettings, ...]
     namespaces: tuple[str, ...] = ()
-    task_ports: tuple[int, int] = (23_000, 23_999)
     guarded: bool = False
 
 
@@ -35,25 +46,27 @@ def server(settings: RegionSettings) -> Config:
     """The only server of a region. Its event buffer is larger than Nomad's default of 100 lines, and the identities of
     its tasks say whose they are.
     """
-    http, rpc, serf, _ = settings.ports
+    http, rpc, serf = settings.ports
     address = f"{'https' if settings.guarded else 'http'}://{HOST}:{http}"
     return _common(settings, {"http": http, "rpc": rpc, "serf": serf}) | {
         "server": {"enabled": True, "bootstrap_expect": 1, "event_buffer_size": 1000, "oidc_issuer": address}
     }
 
 
-def client(settings: RegionSettings) -> Config:
-    """The only client of a region. Cloud metadata are not looked for: there is nobody to answer."""
-    return _common(settings, {"http": settings.ports[3]}) | {
+def client(settings: RegionSettings, one: ClientSettings) -> Config:
+    """One client of a region. Cloud metadata are not looked for: there is nobody to answer."""
+    return _common(settings, {"http": one.port}) | {
+        "datacenter": one.datacenter,
         "client": {
             "enabled": True,
             "servers": [f"{HOST}:{settings.ports[1]}"],
+            "node_pool": one.node_pool,
             "network_interface": "lo",
-            "cpu_total_compute": settings.cpu_mhz,
-            "memory_total_mb": settings.memory_mib,
-            "min_dynamic_port": settings.task_ports[0],
-            "max_dynamic_port": settings.task_ports[1],
-            "meta": dict(settings.meta),
+            "cpu_total_compute": one.cpu_mhz,
+            "memory_total_mb": one.memory_mib,
+            "min_dynamic_port": one.task_ports[0],
+            "max_dynamic_port": one.task_ports[1],
+            "meta": dict(one.meta),
             "options": {"fingerprint.denylist": "env_aws,env_gce,env_azure,env_digitalocean"},
         },
         "plugin": [{"raw_exec": [{"config": [{"enabled": True}]}]}],

@@ -7,7 +7,7 @@ import pytest
 
 from services.embedded.folder import next_free_port, open_folder
 from services.embedded.running import fresh_folder
-from services.embedded.sites import BUILT_IN, read_sites
+from services.embedded.sites import BUILT_IN, clusters_of, read_sites
 from shared.errors import Misconfigured
 from tests.builders import NOON
 
@@ -100,3 +100,13 @@ def test_a_file_names_at_least_one_site_and_each_once(tmp_path: Path, content: s
     (tmp_path / "sites.yaml").write_text(content)
     with pytest.raises(Misconfigured, match="at least one site, and each name once"):
         read_sites(tmp_path / "sites.yaml")
+
+
+def test_sites_that_share_a_cluster_have_a_place_of_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "sites.yaml"
+    other = SITE.replace("name: brno", "name: brno-2, cluster: brno")
+    file.write_text(SITE + other)
+    with pytest.raises(Misconfigured, match="sites of cluster brno: give each a datacenter or node_pool of its own"):
+        read_sites(file)
+    file.write_text(SITE + other.replace("cluster: brno", "cluster: brno, node_pool: gpu"))
+    assert {name: len(sites) for name, sites in clusters_of(read_sites(file)).items()} == {"brno": 2}

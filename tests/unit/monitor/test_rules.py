@@ -63,10 +63,16 @@ def test_few_may_vanish_together(gone: int, alive: int, lately: int, believed: b
     assert watching.believable(records, {"prague": alive}, rule, {"prague": lately}) == {"prague": believed}
 
 
-def test_each_site_is_judged_by_itself() -> None:
-    records = [living(n, "prague") for n in range(1, 9)] + [living(9, "lyon")]
+def test_each_site_of_a_cluster_is_judged_by_itself() -> None:
+    records = [living(n, "prague") for n in range(1, 9)] + [living(9, "brno")]
     rule = VanishRule(few=2, share=0.1)
-    assert watching.believable(records, {"prague": 8, "lyon": 1}, rule) == {"prague": False, "lyon": True}
+    assert watching.believable(records, {"prague": 8, "brno": 91}, rule) == {"prague": False, "brno": True}
+
+
+def test_few_at_each_of_many_sites_are_many_in_their_cluster_whose_token_they_share() -> None:
+    records = [living(n, f"site-{n}") for n in range(1, 9)]
+    living_there = {f"site-{n}": 1 for n in range(1, 9)}
+    assert not any(watching.believable(records, living_there, VanishRule(few=2, share=0.1)).values())
 
 
 def test_missing_are_those_that_lived_before_and_are_not_listed() -> None:

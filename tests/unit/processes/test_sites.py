@@ -98,6 +98,32 @@ def test_names_must_agree_in_both_forms(tmp_path: Path, kind: Kind, site: dict[s
     assert "a name stands there twice" in refusal(tmp_path, {"clusters": [CLUSTER] * 2, "sites": [site]}, kind)
 
 
+HERE = SITE | {"datacenters": ["dc1"], "node_pool": "default"}
+IN_CONSUL_HERE = IN_CONSUL | {"cluster": "lyon", "datacenters": ["dc1"], "node_pool": "default"}
+
+
+@pytest.mark.parametrize(("kind", "site"), [(SitesFile, HERE), (ConsulSitesFile, IN_CONSUL_HERE)])
+@pytest.mark.parametrize(
+    ("place", "fits"),
+    [
+        ({"datacenters": ["dc2"]}, True),
+        ({"node_pool": "gpu"}, True),
+        ({}, False),
+        ({"datacenters": ["dc*"]}, False),
+        ({"node_pool": "all"}, False),
+    ],
+)
+def test_sites_of_one_cluster_must_not_offer_the_same_nodes(
+    tmp_path: Path, kind: Kind, site: dict[str, Any], place: dict[str, Any], fits: bool
+) -> None:
+    content = {"clusters": [CLUSTER], "sites": [site, site | {"name": "lyon-2"} | place]}
+    if fits:
+        assert len(read_sites_file(a_file(tmp_path, content), kind).sites) == 2
+    else:
+        told = refusal(tmp_path, content, kind)
+        assert "sites lyon and lyon-2 offer the same nodes" in told and "`datacenters` or `node_pool`" in told
+
+
 def test_the_form_of_one_is_refused_by_the_other_with_what_is_missing(tmp_path: Path) -> None:
     assert "'datacenter' is required" in refusal(tmp_path, {"clusters": [CLUSTER], "sites": [SITE]}, ConsulSitesFile)
     assert "'country' is required" in refusal(tmp_path, {"clusters": [CLUSTER], "sites": [IN_CONSUL]}, SitesFile)

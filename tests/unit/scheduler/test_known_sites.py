@@ -62,14 +62,23 @@ async def test_a_site_that_keeps_us_out_is_told_and_keeps_its_last_namespaces() 
     lyon, bari = EngineDouble(), EngineDouble(away=True)
     unused: Any = None
     sites = KnownSites(Registry(), {"lyon": lyon, "bari": bari}, unused, Wakes(), 60)
-    assert sites.troubles == {"lyon": "not asked yet", "bari": "not asked yet"}
+    sites.by_name = {name: a_site(name) for name in ("lyon", "bari")}
+    assert sites.troubles() == {"lyon": "not asked yet", "bari": "not asked yet"}
     await sites.look()
-    assert sites.troubles == {"lyon": "", "bari": "the cluster is away"}
+    assert sites.troubles() == {"lyon": "", "bari": "the cluster is away"}
     assert set(sites.namespaces) == {"lyon"}
     lyon.away, bari.away = True, False
     await sites.look()
-    assert sites.troubles == {"lyon": "the cluster is away", "bari": ""}
+    assert sites.troubles() == {"lyon": "the cluster is away", "bari": ""}
     assert set(sites.namespaces) == {"lyon", "bari"}
+
+
+async def test_what_keeps_us_out_of_a_cluster_is_told_of_each_of_its_sites() -> None:
+    unused: Any = None
+    sites = KnownSites(Registry(), {"czechia": EngineDouble(away=True)}, unused, Wakes(), 60)
+    sites.by_name = {name: a_site(name, cluster="czechia") for name in ("prague", "brno")}
+    await sites.look()
+    assert sites.troubles() == dict.fromkeys(("prague", "brno"), "the cluster is away")
 
 
 async def test_what_keeps_us_out_of_a_site_is_shown_and_takes_nothing_from_the_others(tmp_path: Path) -> None:
