@@ -19,7 +19,7 @@ from shared.contracts.questions import Context, ContextRequest, WorkloadIdentity
 from shared.errors import Refused, Unavailable
 from shared.ports import Clock
 from shared.runtime.questions import Questions
-from shared.runtime.trust_watch import TrustWatch
+from shared.runtime.trust_watch import TrustWatch, Version
 
 STANDING: Final = "serai.standing"
 """Where in the ASGI scope stands how the caller stands with the limit that the request was paid from."""
@@ -88,7 +88,7 @@ class _Known:
     """`trust`: the version of suspensions and policies that the context was made under; another ends its freshness."""
 
     caller: Caller
-    trust: int
+    trust: Version
     fresh_until: datetime
     stale_until: datetime
 
@@ -203,7 +203,7 @@ class Access:
         self._remember(digest, caller, trust)
         return caller
 
-    def _remember(self, digest: bytes, caller: Caller, trust: int) -> None:
+    def _remember(self, digest: bytes, caller: Caller, trust: Version) -> None:
         now, expires = self._clock(), caller.context.expires_at
         self._known[digest] = _Known(
             caller,

@@ -43,7 +43,9 @@ class _Cached:
 
 
 class Authorising:
-    """Asks auth, and remembers its answers for a short while."""
+    """Asks auth, and remembers its answers for a short while. The news of a suspension for a shorter one: as soon as
+    `TrustWatch` has it too, that alone tells of its end.
+    """
 
     def __init__(
         self, auth: Questions, verifier: Verifier, clock: Clock, trust: TrustWatch, *, cache_s: float, away_s: float
@@ -133,7 +135,7 @@ class Authorising:
     async def _ask(self, question: Question) -> Answer:
         try:
             answer = await self._decision(question)
-            life = self._cache
+            life = self._away if answer.suspended else self._cache
         except Unavailable as away:
             log.warning("auth_away", culprit=away.what)
             answer, life = Answer(False, away.what, away=True), self._away

@@ -43,7 +43,8 @@ _SHAPES_TOLD: Final = 50
 @dataclass(frozen=True, slots=True)
 class Pace:
     """See the settings of the same names; seconds. `held_s`: a job that waits for something of its own (policy) is
-    not looked at again within it; `auth_pause_s` the same while auth is away.
+    not looked at again within it, unless suspensions have changed; `auth_pause_s` the same while auth is away, or says
+    of a suspension what has not been heard yet.
     """
 
     tick_s: float = 1.0
@@ -162,9 +163,8 @@ class Placer:
             for job, why in made.forbidden
         ]
         now = self._clock()
-        for job, reason in made.waits:
-            away = reason.code is ReasonCode.WAITING_FOR_AUTHORISATION
-            pause_s = self._pace.auth_pause_s if away else self._pace.held_s
+        for job, reason, briefly in made.waits:
+            pause_s = self._pace.auth_pause_s if briefly else self._pace.held_s
             told.append((job, Waits(reason, until=now + timedelta(seconds=pause_s))))
         return told
 

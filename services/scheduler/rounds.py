@@ -8,7 +8,7 @@ auth between two plannings of the same round: `plan` says what it needs to know,
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from services.scheduler import ceilings, explaining, placement
 from services.scheduler.ceilings import InUse
@@ -71,6 +71,14 @@ class Choice:
     receipt: tuple[Verdict, ...]
 
 
+class Wait(NamedTuple):
+    """A job that waits for something of its own. `briefly`: auth may say something else at any moment."""
+
+    job: Job
+    reason: Reason
+    briefly: bool = False
+
+
 @dataclass(slots=True)
 class Plan:
     """What a round has come to. `stuck` are shapes that fit nowhere now, with why; `held` the same for one owner."""
@@ -81,7 +89,7 @@ class Plan:
     questions: set[Question] = field(default_factory=set)
     stuck: dict[str, Reason] = field(default_factory=dict)
     held: dict[OwnShape, Reason] = field(default_factory=dict)
-    waits: list[tuple[Job, Reason]] = field(default_factory=list)
+    waits: list["Wait"] = field(default_factory=list)
     hopeless: list[tuple[Job, Reason, tuple[Verdict, ...]]] = field(default_factory=list)
     forbidden: list[tuple[Job, str]] = field(default_factory=list)
 
@@ -108,7 +116,7 @@ def plan(
             continue
         suspension = suspended.of_job(job.owner, job.spec.vo, job.client, job.token_id, now)
         if suspension is not None:
-            made.waits.append((job, because(ReasonCode.SUSPENDED, suspension.words_of_job())))
+            made.waits.append(Wait(job, because(ReasonCode.SUSPENDED, suspension.words_of_job())))
         else:
             _place(made, job, shape, answers, now, namespace_of(job.spec.vo))
     return made
@@ -140,7 +148,7 @@ def _place(made: Plan, job: Job, shape: str, answers: Mapping[Question, Answer],
             case Objection("closed", reason, code):
                 closed[site] = code, reason.message
             case Objection("waits", reason):
-                made.waits.append((job, reason))
+                made.waits.append(Wait(job, reason, briefly=True))
                 return
             case Objection("full", reason):
                 _hold(made, job, shape, reason)
@@ -233,6 +241,6 @@ def _not_now(
     elif any(code is VerdictCode.CEILING_REACHED for code, _ in closed.values()):
         made.held[own_shape(job, shape)] = explaining.waiting_reason(verdicts)
     elif closed:
-        made.waits.append((job, explaining.waiting_reason(verdicts)))
+        made.waits.append(Wait(job, explaining.waiting_reason(verdicts)))
     else:
         made.stuck[shape] = explaining.waiting_reason(verdicts)

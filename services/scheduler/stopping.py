@@ -17,7 +17,7 @@ from shared.contracts.reasons import Reason
 from shared.ports import Clock, Store
 from shared.runtime import logs
 from shared.runtime.transactions import Unit
-from shared.runtime.trust_watch import TrustWatch
+from shared.runtime.trust_watch import TrustWatch, Version
 
 log = logs.get("scheduler.stopping")
 
@@ -47,13 +47,14 @@ class Stopper:
 
     async def run(self) -> None:
         """Look for ever."""
-        version, looked_at = -1, 0.0
+        version: Version | None = None
+        looked_at = 0.0
         while True:
             await self._trust.current()
             now_s = asyncio.get_running_loop().time()
             if self._trust.version != version:
                 version, looked_at = self._trust.version, now_s
-                await self._leader.run(self._look_again, cause=f"trust/{version}")
+                await self._leader.run(self._look_again, cause=f"trust/{version[0]}")
                 await self.stop_suspended()
             elif now_s - looked_at >= self._pace.again_s:
                 looked_at = now_s

@@ -4,7 +4,8 @@ Pure values. Auth is the only writer (`services/auth`); other services hold the 
 (`shared/runtime/trust_watch.py`). A suspension ends by itself at `until`, if it has one.
 """
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -87,16 +88,21 @@ class TrustState(BaseModel):
 class Suspended:
     """An index over suspensions; every question is one or a few look-ups in it."""
 
-    def __init__(self, suspensions: Iterable[Suspension] = ()) -> None:
+    def __init__(self, suspensions: Sequence[Suspension] = ()) -> None:
         self._by_key: dict[tuple[str, str, str, str], list[Suspension]] = {}
         for each in suspensions:
             self._by_key.setdefault((each.kind, each.issuer, each.value, each.vo), []).append(each)
         self._kinds = frozenset(key[0] for key in self._by_key)
+        self._ends = sorted(each.until for each in suspensions if each.until is not None)
 
     @property
     def nobody(self) -> bool:
         """Whether nothing is suspended."""
         return not self._by_key
+
+    def ended(self, now: datetime) -> int:
+        """How many have ended by their time; grows at the moment at which one does."""
+        return bisect_right(self._ends, now) if self._ends else 0
 
     def any_of(self, kind: Kind) -> bool:
         """Whether anything of this kind is suspended."""

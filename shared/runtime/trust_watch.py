@@ -18,6 +18,8 @@ PATH: Final = "/internal/trust"
 _EARLY: Final = 0.75
 """The share of its greatest age at which an answer that many go by is asked for anew."""
 
+Version = tuple[int, int]
+
 log = logs.get("runtime.trust_watch")
 
 
@@ -38,9 +40,9 @@ class TrustWatch:
         self._away = False
 
     @property
-    def version(self) -> int:
-        """Grows with every suspension and every new policy; 0 before the first answer."""
-        return self._state.version
+    def version(self) -> Version:
+        """Another one with every suspension and every new policy, and as soon as a suspension has ended by its time."""
+        return self._state.version, self._suspended.ended(self._clock())
 
     @property
     def state(self) -> TrustState:

@@ -109,6 +109,22 @@ async def test_without_such_a_policy_a_suspended_vo_lets_its_jobs_end_and_holds_
         await alice.sees(queued, "succeeded")
 
 
+async def test_a_job_that_a_suspension_held_goes_on_seconds_after_that_has_ended_by_itself(tmp_path: Path) -> None:
+    """Nobody lifts it. Auth's answers are kept for a minute, and so long is the pause of a held job."""
+    async with a_world(tmp_path, WIDE, scheduler={"decision_cache_s": 60.0}) as world:
+        alice = world.alice
+        await suspend(tmp_path, kind="subject", issuer=world.up.issuer, value="bob", for_s=3600)
+        await world.olga.serai.cordon("prague")
+        queued = await alice.submit(work())
+        begun = asyncio.get_running_loop().time()
+        await suspend(tmp_path, kind="vo", vo=CLIMATE, for_s=4)
+        assert (await world.olga.http.post("/v1/sites/prague:uncordon")).status_code == 202
+        await held(alice, queued, "suspended")
+        await alice.sees(queued, "succeeded")
+        assert asyncio.get_running_loop().time() - begun < 4 + FELT_S
+        assert (await alice.http.post("/v1/jobs", json=work())).status_code == 202
+
+
 async def test_what_a_suspended_person_runs_is_stopped_and_nobody_elses(tmp_path: Path) -> None:
     async with a_world(tmp_path, WIDE) as world:
         mine = (await world.alice.runs(work("1h"))).id

@@ -17,6 +17,7 @@ from services.gateway.pacing import Limits, Pace
 from services.scheduler.authorising import Authorising
 from services.scheduler.rounds import Question
 from shared.contracts.commands import CancelJob, Principal
+from shared.contracts.questions import Bearer, RememberedAnswer, RememberedRequest
 from shared.contracts.suspensions import Suspended, Suspension
 from shared.errors import Refused
 from shared.runtime.questions import Questions
@@ -219,6 +220,20 @@ async def test_c12_the_gateway_sees_a_membership_end_within_five_seconds(running
     assert (await access.verify(token)).sight.own_vos == frozenset()
 
 
+async def test_a_gateway_gives_back_what_a_suspension_took_as_soon_as_that_ends_by_itself(
+    running: Auth, issuer: FakeIssuer
+) -> None:
+    """Its context is good for 50 s, and nobody tells of the end."""
+    access, token = a_gateway(running), issuer.token()
+    await suspend(running, issuer, "membership", for_s=10)
+    assert (await access.verify(token)).sight.own_vos == frozenset()
+    running.clock.forward(9.9)
+    assert (await access.verify(token)).sight.own_vos == frozenset()
+    running.clock.forward(0.1)
+    assert access.fresh(token) is None, "the quick path asks again"
+    assert (await access.verify(token)).sight.own_vos == {CLIMATE}
+
+
 async def test_a_gateway_asks_for_trust_every_two_seconds_at_most(running: Auth, issuer: FakeIssuer) -> None:
     asked: list[str] = []
 
@@ -293,7 +308,7 @@ async def test_while_auth_is_away_the_last_word_stands(running: Auth, issuer: Fa
     )
     watch = TrustWatch(away, running.clock)
     assert (await watch.current()).access(ALICE, "", "", running.clock()) is None
-    assert watch.version == 0
+    assert watch.version == (0, 0)
     await away.close()
 
 
@@ -345,6 +360,59 @@ async def test_c12_a_queued_job_of_the_suspended_is_refused_at_dispatch_within_f
     answer = (await scheduler.ask([question]))[question]
     assert (answer.allowed, answer.everywhere) == (False, True)
     assert word in answer.message
+
+
+async def test_a_suspension_that_ends_by_itself_is_over_at_dispatch_at_that_moment(
+    running: Auth, issuer: FakeIssuer
+) -> None:
+    scheduler = dispatching(running, cache_s=60)
+    question = Question(ALICE, CLIMATE, "prague")
+    await running.context(issuer.token())
+    await suspend(running, issuer, "vo", vo=CLIMATE, for_s=30)
+    await scheduler.refreshed()
+    assert not (await scheduler.ask([question]))[question].allowed
+    running.clock.forward(30)
+    await scheduler.refreshed()
+    assert question not in scheduler.answers()
+    assert (await scheduler.ask([question]))[question].allowed
+
+
+# -- who is not here ----------------------------------------------------------------------------------------------
+
+
+async def test_c12_what_somebody_who_is_not_here_may_see_follows_their_whole_history(
+    tmp_path: Path, issuer: FakeIssuer
+) -> None:
+    """Unknown, seen, suspended for a while, back, put out of a VO, taken in again, token revoked, long unseen."""
+    async with auth(tmp_path, issuer, membership_life_s=3_600) as running:
+        here = Bearer(principal=ALICE, client="serai-cli", token_id="t1")
+
+        async def sees() -> set[str] | str:
+            body = RememberedRequest(bearers=(here,))
+            answer = await running.questions.ask("POST", "/internal/remembered", RememberedAnswer, body=body)
+            [told] = answer.answers
+            return told.refusal or {each.vo for each in told.memberships if "job.view_own" in each.verbs}
+
+        assert "sign in again" in str(await sees())
+        await running.context(issuer.token(entitlements=[entitlement(CLIMATE), entitlement(BIO)]))
+        assert await sees() == {CLIMATE, BIO}
+        await suspend(running, issuer, "subject", for_s=60)
+        assert "stolen laptop" in str(await sees())
+        running.clock.forward(60)
+        assert await sees() == {CLIMATE, BIO}
+        out = await suspend(running, issuer, "membership")
+        assert await sees() == {BIO}
+        await lift(running, issuer, out)
+        assert await sees() == {CLIMATE, BIO}
+        revoked = await suspend(running, issuer, "token")
+        assert "revoked" in str(await sees())
+        await lift(running, issuer, revoked)
+        running.clock.forward(600)
+        await running.context(issuer.token(jti="t2", entitlements=[entitlement(BIO)]))
+        running.clock.forward(3_000)
+        assert await sees() == {BIO}, "the narrower token did not make the other membership younger"
+        running.clock.forward(601)
+        assert await sees() == set(), "not seen for longer than auth's word counts"
 
 
 async def test_c12_a_vo_that_an_issuer_leaves_out_who_says_everything_has_ended(

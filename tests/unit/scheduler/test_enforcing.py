@@ -274,14 +274,31 @@ async def test_a_held_job_can_be_cancelled(world: World) -> None:
     await world.until_state(job.job_id, S.CANCELLED)
 
 
-async def test_a_suspension_that_ends_by_itself_lets_the_job_go_on(world: World) -> None:
-    until = world.clock() + timedelta(seconds=30)
-    world.auth.suspend(SUBJECT.model_copy(update={"until": until}))
-    world.clock.forward(HEARD_S)
-    [job] = await submit(world, 1)
-    await held(world, job, "suspended")
-    world.clock.forward(90)
-    await world.until_state(job.job_id, S.PLACED)
+async def test_a_suspension_that_ends_by_itself_lets_the_job_go_on_at_that_moment(tmp_path: Path) -> None:
+    """Nobody tells of it; the pause of the held job and of auth's answers are longer."""
+    async with a_world(tmp_path, a_site("prague"), decision_cache_s=60) as world:
+        until = world.clock() + timedelta(seconds=30)
+        world.auth.suspend(SUBJECT.model_copy(update={"until": until}))
+        world.clock.forward(HEARD_S)
+        [job] = await submit(world, 1)
+        await held(world, job, "suspended")
+        world.clock.now = until - timedelta(microseconds=1)
+        await world.settled()
+        assert "placed" not in world.states(job.job_id)
+        world.clock.now = until
+        await world.until_state(job.job_id, S.PLACED)
+
+
+async def test_where_auths_clock_is_behind_the_job_goes_on_seconds_after_the_end(tmp_path: Path) -> None:
+    """The scheduler knows that it is over and asks; auth still says no, for a moment."""
+    async with a_world(tmp_path, a_site("prague"), decision_cache_s=60) as world:
+        no = Decision(allowed=False, code="subject_suspended", message="your access is suspended")
+        world.auth.decide = lambda asked: no
+        [job] = await submit(world, 1)
+        await held(world, job, "suspended")
+        allow(world)
+        world.clock.forward(HEARD_S)
+        await world.until_state(job.job_id, S.PLACED)
 
 
 async def test_c12_a_membership_that_auth_no_longer_sees_ends_the_queued_job_with_words(world: World) -> None:

@@ -94,7 +94,7 @@ def test_while_auth_is_away_the_job_waits_and_others_whose_answer_is_known_do_no
     answers = {Question(ALICE, VO, site): Answer(False, away=True) for site in TWO.sites}
     answers |= {Question(BOB, VO, site): Answer(True) for site in TWO.sites}
     made = plan(a_waiting(1), a_waiting(2, owner=BOB), answers=answers)
-    assert [reason.code for _, reason in made.waits] == ["waiting_for_authorisation"]
+    assert [reason.code for _, reason, _ in made.waits] == ["waiting_for_authorisation"]
     assert [choice.job.owner for choice in made.choices] == [BOB]
 
 
