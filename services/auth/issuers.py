@@ -130,6 +130,10 @@ class Issuer(BaseModel):
     max_token_life_s: float = Field(
         default=86_400, gt=0, description="Seconds from `iat` to `exp` at most: a stolen token must die soon."
     )
+    membership_life_s: float | None = Field(
+        default=None, gt=0, description="Seconds that what it said of memberships counts for people who do not come "
+        "again; None or more than `SERAI_AUTH_MEMBERSHIP_LIFE_S`: that one."
+    )  # fmt: skip
     sites: tuple[SiteName, ...] = Field(
         default=(), description="Of a Nomad cluster (profile `nomad`): the sites whose jobs it speaks for."
     )

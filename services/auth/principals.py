@@ -6,6 +6,7 @@ What a token said about memberships is durable before anything is granted on it.
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -22,17 +23,21 @@ _Seen = tuple[dict[str, permissions.Role], frozenset[permissions.PlatformRole], 
 
 
 class Principals:
-    """Verified principals: a short memory by token, a long one by name."""
+    """Verified principals: a short memory by token, a long one by name. What was seen counts for `life`, for less where
+    `lives` says so of the issuer.
+    """
 
     def __init__(
-        self, verifier: Verifier, database: Store, clock: Clock, *, cache: timedelta, size: int, life: timedelta
-    ) -> None:
+        self, verifier: Verifier, database: Store, clock: Clock, *, cache: timedelta, size: int, life: timedelta,
+        lives: Mapping[str, timedelta],
+    ) -> None:  # fmt: skip
         self._verifier = verifier
         self._store = database
         self._clock = clock
         self._cache = cache
         self._size = size
         self._life = life
+        self._lives = lives
         self._verified: OrderedDict[bytes, tuple[Verified, datetime]] = OrderedDict()
         self._written: OrderedDict[tuple[str, str], tuple[_Seen, datetime]] = OrderedDict()
 
@@ -74,5 +79,5 @@ class Principals:
 
     async def last_seen(self, principal: Principal) -> store.LastSeen | None:
         """What is remembered of a principal who is not here, as far as it is young enough to decide by."""
-        since = self._clock() - self._life
+        since = self._clock() - min(self._life, self._lives.get(principal.issuer, self._life))
         return await self._store.read(partial(store.last_seen, principal=principal, since=since))

@@ -56,6 +56,7 @@ async def assemble(
         Verifier(issuers, clock, settings.most_token_bytes), store, clock,
         cache=timedelta(seconds=settings.context_cache_s), size=settings.context_cache_size,
         life=timedelta(seconds=settings.membership_life_s),
+        lives={each.issuer: timedelta(seconds=each.membership_life_s) for each in entries if each.membership_life_s},
     )  # fmt: skip
     lives = Lives(timedelta(seconds=settings.grant_life_s), timedelta(seconds=settings.read_grant_life_s))
     layers, book = Layers(settings.platform_policy, settings.site_policies), Book(store, clock)

@@ -95,6 +95,22 @@ async def test_a_membership_that_was_seen_decides_at_dispatch_until_it_is_too_ol
         assert (await may(running)).code == "not_in_vo"
 
 
+async def test_what_an_issuer_said_counts_for_less_where_its_entry_says_so_and_never_for_more(tmp_path: Path) -> None:
+    short, long = FakeIssuer(), FakeIssuer("https://other.example")
+    trust = (trusted(membership_life_s=600), trusted(long.url, membership_life_s=86_400))
+    theirs = ALICE.model_copy(update={"issuer": long.url})
+    async with auth(tmp_path, short, long, trust=trust, membership_life_s=3_600) as running:
+        await running.context(short.token())
+        await running.context(long.token())
+        running.clock.forward(600)
+        assert (await may(running)).allowed
+        running.clock.forward(1)
+        assert (await may(running)).code == "not_in_vo"
+        assert (await may(running, who=theirs)).allowed
+        running.clock.forward(3_000)
+        assert (await may(running, who=theirs)).code == "not_in_vo"
+
+
 async def test_a_weaker_role_in_a_newer_token_counts_at_once(tmp_path: Path) -> None:
     issuer = FakeIssuer()
     async with auth(tmp_path, issuer) as running:
