@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import Connection
 
 from services.auth import audit_store, deciding, policies, suspending, trust_store
-from services.auth.api import Parts, check_access
+from services.auth.api import Parts, signed_in
 from services.auth.audit import AuditRow
 from services.auth.claims import Verified
 from services.auth.permissions import Verb
@@ -185,17 +185,7 @@ class AdminRoutes:
     # -- how -------------------------------------------------------------------------------------------------------
 
     async def _caller(self, request: Request) -> Caller:
-        headers = request.headers.getlist("authorization")
-        scheme, _, token = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
-        if len(headers) > 1 or "access_token" in request.query_params:
-            raise Refused("send exactly one access token, in one Authorization header", code="invalid_request")
-        if scheme.lower() != "bearer" or not token:
-            raise Refused("this needs an access token: send `Authorization: Bearer <token>`", code="unauthenticated")
-        verified = await self._parts.principals.verified_now(token)
-        check_access(verified, await self._parts.book.read(), self._parts.clock)
-        if verified.workload is not None:
-            raise Refused("a job's own token is for that job's progress, at the gateway", code="forbidden")
-        return Caller(verified, uuid6.uuid7().hex)
+        return Caller(await signed_in(self._parts, request), uuid6.uuid7().hex)
 
     async def _decision(self, caller: Caller, verb: str, vo: str | None, *, own: bool = False) -> Decision:
         return deciding.change(

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import orjson
 import uuid6
-from fastapi import FastAPI, Header, Response
+from fastapi import FastAPI, Header, Request, Response
 from pydantic import BaseModel
 
 from services.auth import audit_store, deciding, permissions, secret_store
@@ -66,7 +66,7 @@ class Parts:
 def build(parts: Parts) -> FastAPI:
     """The app; everything under `/internal` is for services of the platform only."""
     app = FastAPI(title="Serai auth", redirect_slashes=False, docs_url=None, redoc_url=None, openapi_url=None)
-    install_problems(app)
+    install_problems(app, who=partial(signed_in, parts))
     routes = _Routes(parts)
     for method, path, endpoint, may in (
         ("POST", "context", routes.context, ("gateway",)),
@@ -170,6 +170,21 @@ def check_access(asker: Verified, standing: Standing, clock: Clock) -> None:
     if suspension.kind == "token":
         raise BadToken("it was revoked; sign in again")
     raise Refused(suspension.words(), code="suspended")
+
+
+async def signed_in(parts: Parts, request: Request) -> Verified:
+    """The person behind a request's access token, verified at this moment. Raises Refused, BadToken, Unavailable."""
+    headers = request.headers.getlist("authorization")
+    scheme, _, token = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
+    if len(headers) > 1 or "access_token" in request.query_params:
+        raise Refused("send exactly one access token, in one Authorization header", code="invalid_request")
+    if scheme.lower() != "bearer" or not token:
+        raise Refused("this needs an access token: send `Authorization: Bearer <token>`", code="unauthenticated")
+    verified = await parts.principals.verified_now(token)
+    check_access(verified, await parts.book.read(), parts.clock)
+    if verified.workload is not None:
+        raise Refused("a job's own token is for that job's progress, at the gateway", code="forbidden")
+    return verified
 
 
 def _dispatched(asked: DecisionRequest, decision: Decision, *, now: Clock) -> AuditRow:

@@ -94,6 +94,7 @@ class Parts:
                 SubscriptionRoutes(access, subscribing, store, self.feeding),
                 ProgressRoutes(access, reporting),
             ],
+            access.anybody,
             settings.public_url,
         )
         self.front = Front(self.app, access, store, pace, tracer, clock, span_every=settings.read_span_every)

@@ -7,16 +7,19 @@ from typing import Any, Final
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
-from shared.errors import SeraiError, TooMany, Unavailable
+from shared.errors import Refused, SeraiError, TooMany, Unavailable
 from shared.runtime import logs, problems
 from shared.runtime.service import Service
 from shared.runtime.service_identity import Door
 
 log = logs.get("runtime.http")
+
+Who = Callable[[Request], Awaitable[object]]
 
 _BY_STATUS = {401: "unauthenticated", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
@@ -39,19 +42,25 @@ def needs(verb: str) -> dict[str, Any]:
 
 def between_services(door: Door, *may: str) -> dict[str, Any]:
     """How a route under `/internal` is added: for the services named in `may`, and marked so."""
-    return {"dependencies": [Depends(internal_only(door, *may))], "openapi_extra": needs(SERVICE)}
+    return {"dependencies": [Depends(_ServicesOnly(door, may))], "openapi_extra": needs(SERVICE)}
 
 
-def internal_only(door: Door, *may: str) -> Callable[[Request], Awaitable[None]]:
+class _ServicesOnly:
     """A dependency that lets the services named in `may` in and nobody else.
 
     Asynchronous although it waits for nothing: FastAPI would hand a plain function to a thread at every question.
     """
 
-    async def check(request: Request) -> None:
-        door.who(request.headers, may)
+    def __init__(self, door: Door, may: tuple[str, ...]) -> None:
+        self._door = door
+        self._may = may
 
-    return check
+    async def __call__(self, request: Request) -> None:
+        self._door.who(request.headers, self._may)
+
+
+class NotUnderstood(Refused):
+    """Refused for its form, as FastAPI itself refuses parameters and bodies: before anybody looked who sent it."""
 
 
 def problem_response(
@@ -86,11 +95,23 @@ def rate_headers(name: str, amount: int, window_s: int, remaining: int, reset_s:
     }
 
 
-def install_problems(app: FastAPI, base: str = "") -> None:
-    """Make every error that leaves `app` a problem document whose `type` lies under `base`."""
+def install_problems(app: FastAPI, base: str = "", who: Who | None = None) -> None:
+    """Make every error that leaves `app` a problem document whose `type` lies under `base`.
+
+    `who` raises unless a person has signed in. What is wrong with the form of a request is told only to whom the route
+    would let in: forms are looked at first, and a stranger is to learn nothing but that he is one.
+    """
 
     async def ours(request: Request, error: Exception) -> Response:
         return error_response(error, base)
+
+    async def not_understood(request: Request, error: Exception) -> Response:
+        try:
+            for look in _lookers(request, who):
+                await look(request)
+        except SeraiError as refusal:
+            return error_response(refusal, base)
+        return error_response(error, base) if isinstance(error, SeraiError) else await invalid(request, error)
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -121,8 +142,18 @@ def install_problems(app: FastAPI, base: str = "") -> None:
     app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(SeraiError, ours)
     app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(NotUnderstood, not_understood)
+    app.add_exception_handler(RequestValidationError, not_understood)
     app.add_exception_handler(Exception, ours)
+
+
+def _lookers(request: Request, who: Who | None) -> list[Who]:
+    """What looks who is asking, on the route of a request."""
+    route = request.scope.get("route")
+    if not isinstance(route, APIRoute) or (route.openapi_extra or {}).items() >= needs(OPEN).items():
+        return []
+    doors: list[Who] = [each.dependency for each in route.dependencies if isinstance(each.dependency, _ServicesOnly)]
+    return doors or ([who] if who is not None else [])
 
 
 def methods_of(app: FastAPI, scope: MutableMapping[str, Any]) -> list[str]:

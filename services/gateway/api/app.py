@@ -12,7 +12,7 @@ from services.gateway.api.secrets import SecretInput
 from services.gateway.api.sites import CordonInput
 from services.gateway.requests import JobFile
 from services.gateway.subscriptions import SubscriptionInput
-from shared.runtime.http import install_problems
+from shared.runtime.http import Who, install_problems
 
 _REF: Final = "#/components/schemas/{model}"
 _DESCRIPTION: Final = (
@@ -27,13 +27,16 @@ class Routes(Protocol):
     def add_to(self, app: FastAPI) -> None: ...
 
 
-def create_app(routes: list[Routes], problem_base: str = "") -> FastAPI:
-    """The application with these routes. Its own documentation routes are off: theirs load from elsewhere."""
+def create_app(routes: list[Routes], who: Who, problem_base: str = "") -> FastAPI:
+    """The application with these routes; `who` finds out who is calling.
+
+    Its own documentation routes are off: theirs load from elsewhere.
+    """
     app = FastAPI(
         title="Serai", version=API_VERSION, description=_DESCRIPTION, docs_url=None, redoc_url=None,
         openapi_url="/openapi.json", redirect_slashes=False,
     )  # fmt: skip
-    install_problems(app, problem_base)
+    install_problems(app, problem_base, who)
     for each in routes:
         each.add_to(app)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]

@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from services.gateway.input_errors import nearest
 from services.gateway.submission import Key, request_hash
 from shared.errors import Refused
+from shared.runtime.http import NotUnderstood
 
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
@@ -58,7 +59,7 @@ def idempotency_key(request: Request, body: bytes) -> Key | None:
 
 
 async def known_parameters(request: Request) -> None:
-    """A dependency of every route. Raises Refused (code `unknown_parameter`): a slip is told, never ignored.
+    """A dependency of every route. Raises NotUnderstood (code `unknown_parameter`): a slip is told, never ignored.
 
     Asynchronous although it waits for nothing: FastAPI would hand a plain function to a thread at every request.
     """
@@ -67,7 +68,7 @@ async def known_parameters(request: Request) -> None:
     for name in request.query_params:
         if name not in known:
             hint = nearest(name, known)
-            raise Refused(
+            raise NotUnderstood(
                 f"unknown query parameter {name[:80]!r}" + (f"; {hint}" if hint else "; none is known here"),
                 code="unknown_parameter",
             )

@@ -123,6 +123,44 @@ async def test_a7_services_ask_each_other_and_nobody_else_does(platform: Platfor
     assert row.cells == ("401", "401", "in")
 
 
+def malformed(platform: Platform, row: Row) -> list[dict[str, Any]]:
+    """Requests for a route that are wrong in their form: without what it needs, with what it does not know, or with
+    nonsense in everything that it does."""
+    [route] = [
+        each for each in platform.apps[row.service].routes
+        if isinstance(each, APIRoute) and each.path == row.path and row.method in each.methods
+    ]  # fmt: skip
+    known, named = route.dependant.query_params, route.dependant.header_params
+    found: list[dict[str, Any]] = [
+        {}, {"params": {"nonsense": "1"}}, {"params": {field.alias: "\x00-nonsense" for field in known}},
+        {"headers": {field.alias: '"nonsense' for field in named}},
+        {"headers": {"Prefer": "wait=nonsense", "Idempotency-Key": "a b", "Last-Event-ID": "nonsense"}},
+    ]  # fmt: skip
+    if row.method in ("PUT", "POST"):
+        json, text = {"Content-Type": "application/json"}, {"Content-Type": "text/plain"}
+        found += [{"content": b"{", "headers": json}, {"content": b"[1]", "headers": json}, {"content": b"{}"},
+                  {"content": b"\xff", "headers": text}, {"content": b"x" * 200_000, "headers": json}]  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize(
+    "row",
+    [row for row in matrix.rows() if row.verb != "open"],
+    ids=lambda row: f"{row.service} {row.method} {row.path}",
+)
+async def test_a7_whatever_is_wrong_with_a_request_is_told_only_to_who_may_ask(platform: Platform, row: Row) -> None:
+    """401 comes before everything else, however the request looks; and it looks the same."""
+    path = row.path.format(**NAMES, job_id="no-id")
+    told = set()
+    for wrong in malformed(platform, row):
+        wrong = dict(wrong)
+        answer = await platform.ask(row.service, row.method, path, wrong.pop("headers", {}), **wrong)
+        told.add((answer.status_code, answer.content, answer.headers.get("www-authenticate")))
+    [(status, body, challenge)] = told
+    assert (status, challenge) == (401, "Bearer")
+    assert b"unauthenticated" in body
+
+
 async def test_the_page_has_the_table_of_verbs() -> None:
     told = matrix.verb_table()
     assert told == {

@@ -107,7 +107,7 @@ async def a_platform(folder: Path) -> AsyncIterator[Platform]:
         gateway.owners.log_lines.append(b"line\n")
         nobody: Any = SimpleNamespace(store=_NobodyHome())
         verifier = running.grants
-        answers = scheduler_api.Answers(nobody, cast(Any, None), cast(Any, verifier), {})
+        answers = scheduler_api.Answers(nobody, cast(Any, None), cast(Any, verifier), cast(Any, None), {})
         kept = monitor_api.Answers(nobody, cast(Any, None), cast(Any, None), cast(Any, verifier), cast(Any, None))
         apps = {
             "gateway": gateway.service.app._app, "auth": running.service.app,
