@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.contracts.commands import Principal, SubmitJob
@@ -128,6 +129,11 @@ def spec_digest(spec: JobSpec) -> str:
 
 def is_final(view: JobSummary) -> bool:
     return view.state in FINAL_JOB_STATES
+
+
+def has_ended(document: bytes) -> bool:
+    """Of a ready-made document."""
+    return orjson.loads(document)["state"] in FINAL_JOB_STATES
 
 
 def series_of(event: JobEvent | AttemptEvent) -> int:

@@ -14,7 +14,7 @@ from services.gateway.access import Access, Caller
 from services.gateway.api import preferences, routing
 from services.gateway.api.documents import JobList, Timeline, TraceDocument
 from services.gateway.changes import Changes
-from services.gateway.job_view import JobView
+from services.gateway.job_view import JobView, has_ended
 from services.gateway.listing import JobFilter
 from services.gateway.lookup import Lookup, job_id_of
 from services.gateway.reporting import Reporting
@@ -104,7 +104,9 @@ class ViewRoutes:
         if_none_match: IfNoneMatch = None,
         prefer: Annotated[str | None, Header(description="`wait=30`: answer when it changes, or after 30 s.")] = None,
     ) -> Response:  # fmt: skip
-        """One job. With `Prefer: wait=<s>` the answer comes when the job is no longer as `If-None-Match` says."""
+        """One job. With `Prefer: wait=<s>` the answer comes when the job is no longer as `If-None-Match` says, or has
+        ended: an ended job is never waited for.
+        """
         caller, id = await self._access.anybody(request), job_id_of(job_id)
         if caller.workload is not None:
             await self._reporting.speaking(caller.workload, id)
@@ -166,18 +168,23 @@ class ViewRoutes:
 
     async def _changed(self, caller: Caller, job_id: UUID, row: HotRow, wait_s: float) -> HotRow:
         """The job once it is no longer at this version, or as it is when the time is up."""
+        version = row.version
         with self._changes.watch(str(job_id)) as watcher:
             try:
                 async with asyncio.timeout(wait_s):
-                    version = row.version
-                    while row.version == version and not self._changes.closed:
+                    while _may_change(row, version) and not self._changes.closed:
                         watcher.clear()
                         row = await self._lookup.row(caller, job_id)
-                        if row.version == version:
+                        if _may_change(row, version):
                             await watcher.wait()
             except TimeoutError:
                 return await self._lookup.row(caller, job_id)
         return row
+
+
+def _may_change(row: HotRow, version: int) -> bool:
+    """It is as it was, and has not ended."""
+    return row.version == version and not has_ended(row.body)
 
 
 def _may_list(caller: Caller, wanted: JobFilter) -> None:

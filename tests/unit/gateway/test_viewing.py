@@ -153,6 +153,18 @@ async def test_a_long_poll_whose_etag_is_old_answers_at_once_and_one_without_cha
     assert (old.status_code, old.json()["state"], same.status_code) == (200, "queued", 304)
 
 
+async def test_a_long_poll_on_an_ended_job_answers_at_once(world: World) -> None:
+    job_id = await world.submit()
+    await world.tell(queued(job_id), job_event(JobFailed, job_id, 2))
+    headers = world.as_("alice", Prefer="wait=30")
+
+    async with asyncio.timeout(5):
+        seen = await world.http.get(f"/v1/jobs/{job_id}", headers=headers)
+        again = await world.http.get(f"/v1/jobs/{job_id}", headers=headers | {"If-None-Match": seen.headers["etag"]})
+
+    assert (seen.status_code, seen.json()["state"], again.status_code) == (200, "failed", 304)
+
+
 async def test_lists_are_filtered_and_paged_newest_first(world: World) -> None:
     ids = []
     for number in range(5):
