@@ -10,11 +10,10 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import aio_pika
-from aio_pika import exceptions
 from aio_pika.abc import AbstractChannel, AbstractConnection
 
 from shared.adapters.rabbitmq.addresses import address
-from shared.adapters.rabbitmq.failures import translated
+from shared.adapters.rabbitmq.failures import closing, translated
 from shared.errors import Unavailable
 
 CONNECT_S: Final = 5.0
@@ -88,19 +87,13 @@ class Link:
         connection, self._connection = self._connection, None
         if connection is None or connection.is_closed:
             return
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await connection.close()
-        except (*exceptions.CONNECTION_EXCEPTIONS, TimeoutError):
-            return  # the broker is gone, and the connection with it
+        async with closing(CLOSE_S):
+            await connection.close()
 
 
 async def close_channel(channel: AbstractChannel) -> None:
     """Close a channel that may have died already."""
     if channel.is_closed:
         return
-    try:
-        async with asyncio.timeout(CLOSE_S):
-            await channel.close()
-    except (*exceptions.CONNECTION_EXCEPTIONS, TimeoutError):
-        return  # it died meanwhile: closed is closed
+    async with closing(CLOSE_S):
+        await channel.close()

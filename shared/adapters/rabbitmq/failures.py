@@ -6,7 +6,7 @@ Nothing here tries again: that is for the platform's tasks (`supervise`), the on
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from aio_pika import exceptions
 from aiormq.exceptions import ChannelAccessRefused, ConnectionNotAllowed
@@ -19,7 +19,9 @@ async def translated(where: str, doing: str) -> AsyncIterator[None]:
     """Failures inside come out as SeraiError; `where` and `doing` say at which broker and at what."""
     try:
         yield
-    except (*exceptions.CONNECTION_EXCEPTIONS, TimeoutError) as error:
+    except Exception as error:
+        if not _of_library(error):
+            raise
         raise _ours(where, doing, error) from error
     except asyncio.CancelledError as error:
         # aiormq cancels waiting calls when it gives up a stuck connection, though nobody cancelled the task.
@@ -27,6 +29,19 @@ async def translated(where: str, doing: str) -> AsyncIterator[None]:
         if task is None or task.cancelling():
             raise
         raise Unavailable(f"{where} went silent ({doing})", code="bus_away") from error
+
+
+@asynccontextmanager
+async def closing(within_s: float) -> AsyncIterator[None]:
+    """For closing what may have died meanwhile, or dies now: closed is closed."""
+    with suppress(SeraiError):
+        async with translated("", "close"), asyncio.timeout(within_s):
+            yield
+
+
+def _of_library(error: Exception) -> bool:
+    """Also a bare `Exception`: aiormq ends calls with it when their channel closes and it knows no cause."""
+    return type(error) is Exception or isinstance(error, (*exceptions.CONNECTION_EXCEPTIONS, TimeoutError))
 
 
 def _ours(where: str, doing: str, error: Exception) -> SeraiError:

@@ -22,10 +22,11 @@ from typing import Final
 import aio_pika
 
 from shared.adapters.rabbitmq import permissions
+from shared.adapters.rabbitmq.failures import translated
 from shared.adapters.rabbitmq.management import Management
 from shared.adapters.rabbitmq.permissions import SALT_BYTES
 from shared.contracts.subscriptions import VHOST
-from shared.errors import Misconfigured, Unavailable
+from shared.errors import Misconfigured, SeraiError, Unavailable
 
 SCRIPT: Final = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """Debian's `rabbitmq-server` package; elsewhere the script is found on PATH."""
@@ -208,17 +209,16 @@ class ThrowAway:
             if self._processes[-1].returncode is not None:
                 raise Unavailable(f"RabbitMQ ended while starting:\n{self._last_words()}")
             try:
-                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                writer.close()
-                connection = await aio_pika.connect(self.url, timeout=5)
-                if self._ports.management:
-                    _, writer = await asyncio.open_connection("127.0.0.1", self._ports.management)
+                async with translated("RabbitMQ", "begin to serve"):
+                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
                     writer.close()
-            except (aio_pika.exceptions.AMQPError, OSError, TimeoutError):
-                await asyncio.sleep(0.1)
-            else:
-                await connection.close()
+                    await (await aio_pika.connect(self.url, timeout=5)).close()
+                    if self._ports.management:
+                        _, writer = await asyncio.open_connection("127.0.0.1", self._ports.management)
+                        writer.close()
                 return
+            except SeraiError:
+                await asyncio.sleep(0.1)
 
     def _last_words(self) -> str:
         return (self._folder / "broker.log").read_text(errors="replace")[-2000:]
