@@ -44,12 +44,18 @@ async def allow(link: str, user: str) -> None:
 
 
 async def test_a_shell_completes_commands_and_options(folder: Path) -> None:
-    """As bash asks through what `serai --show-completion` prints."""
-    shown = await run("serai", "--show-completion", folder=folder, SHELL="/bin/bash")
+    """As bash asks through what `serai` prints for it."""
+    shown = await run("serai", folder=folder, _SERAI_COMPLETE="source_bash")
     assert shown.code == 0 and "complete" in shown.out
     for words, found in (("serai lo", {"login", "logout", "logs"}), ("serai login --no", {"--no-browser"})):
         asked = {"_SERAI_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
         assert set((await run("serai", folder=folder, **asked)).out.split()) == found
+
+
+@pytest.mark.parametrize("option", ["--show-completion", "--install-completion"])
+async def test_a_shell_that_completes_nothing_is_told_what_to_type(folder: Path, option: str) -> None:
+    said = await run("sh", "-c", f"serai {option}; exit $?", folder=folder)
+    assert said.code == 64 and "Shell sh" in said.told and "`_SERAI_COMPLETE=source_bash serai`" in said.told
 
 
 async def test_a_token_from_standard_input_is_kept_and_a_wrong_one_is_not(folder: Path) -> None:

@@ -17,6 +17,9 @@ from serai.wire import Pace
 
 __all__ = ["entry", "main"]
 
+_COMPLETION = ("--show-completion", "--install-completion")
+"""They take the shell that they were called from, which is not always one that completes."""
+
 
 def entry() -> None:
     """The console script."""
@@ -34,6 +37,8 @@ def main(
     here = session.Session(environment, transport, pace)
     try:
         code = app(list(args), prog_name="serai", standalone_mode=False, obj=here)
+        if code and args and args[0] in _COMPLETION:
+            return _no_such_shell()
         return code if isinstance(code, int) else Exit.OK
     except typer.TyperException as error:
         return _wrong_usage(error)
@@ -63,6 +68,13 @@ def _wrong_usage(error: typer.TyperException) -> int:
     if command == "serai run" and words.startswith("No such option"):
         advice = "put `--` before the command, so that its options are its own: `serai run -- CMD --option`"
     screen.complain(f"serai: {words}", advice)
+    return Exit.USAGE
+
+
+def _no_such_shell() -> int:
+    """After the words of the library: which shell it found."""
+    advice = "name one of bash, zsh, fish: `_SERAI_COMPLETE=source_bash serai` prints what it reads at its start"
+    screen.complain("serai: the shell that this was called from completes nothing", advice)
     return Exit.USAGE
 
 
