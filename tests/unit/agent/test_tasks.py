@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from services.embedded.agent.drivers.executor import start_ticks
 from services.embedded.agent.drivers.process import SCRIPT
+from tests.pacing import pause
 from tests.unit.agent.builders import job, process_end, raw, register, running, until, until_alloc
 
 
@@ -183,6 +185,30 @@ async def test_a_task_whose_executor_died_is_watched_and_its_end_is_said_to_be_u
         # The next task gets an executor of its own.
         await register(client, raw("exit 0", "job-2"))
         await until_alloc(client, "job-2", "complete")
+
+
+async def test_the_end_of_a_task_that_its_executor_has_yet_to_note_is_waited_for_after_a_restart(tmp_path: Path) -> None:
+    """It ended while the agent was away, on a machine so busy that its executor has not come to see it yet."""
+    async with running(tmp_path) as (agent, client):
+        await register(client, raw("while [ ! -e go ]; do sleep 0.02; done; exit 4"))
+        alloc = await until_alloc(client, "job-1", "running")
+        task = json.loads(next((tmp_path / "run").glob("*.pid")).read_text())
+        await agent.stop()
+    executor = _parent(task["pid"])
+    os.kill(executor, signal.SIGSTOP)
+    try:
+        (tmp_path / "alloc" / alloc["ID"] / "main" / "go").touch()
+        async with asyncio.timeout(20):
+            while start_ticks(task["pid"]) == task["start"]:
+                await pause(0.02)
+        async with running(tmp_path) as (_, client):
+            await pause(0.3)  # it has looked by then
+            os.kill(executor, signal.SIGCONT)
+            alloc = await until_alloc(client, "job-1", "failed")
+    finally:
+        os.kill(executor, signal.SIGCONT)
+    ended = next(e for e in alloc["TaskStates"]["main"]["Events"] if e["Type"] == "Terminated")
+    assert ended["ExitCode"] == 4, ended
 
 
 def _parent(pid: int) -> int:

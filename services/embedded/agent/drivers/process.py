@@ -20,6 +20,9 @@ from .executor import start_ticks
 SCRIPT = Path(__file__).with_name("executor.py")
 CONNECT_S = 10.0
 POLL_S = 0.5
+NOTE_POLL_S = 0.05
+NOTE_S = 30.0
+"""How long a task that is gone may wait for its executor's note: a busy machine may keep that one from writing it."""
 LAUNCH_FAILED = "failed to launch command with executor: rpc error: code = Unknown desc = "
 VANISHED = "task process is gone and left no exit code"
 
@@ -65,9 +68,7 @@ class ProcessDriver:
         if found is None:
             return None
         handle = ProcessHandle(self, context.key, found["pid"], found["start"])
-        if self.exit_of(context.key) is None and start_ticks(found["pid"]) == found["start"]:
-            with contextlib.suppress(DriverFailure):
-                await self._connect()
+        if self.exit_of(context.key) is None and await self._reached():
             self._exits.setdefault(context.key, asyncio.get_running_loop().create_future())
         return handle
 
@@ -88,10 +89,7 @@ class ProcessDriver:
             if ended := self.exit_of(key):
                 return ended
             if start_ticks(pid) != start:
-                # The executor reaps a task before it notes the end and says so: hear it first.
-                if self._writer is not None and (telling := self._exits.get(key)) is not None:
-                    await asyncio.wait([telling], timeout=5.0)
-                return self.exit_of(key) or Exit(-1, error=VANISHED)
+                return await self._noted(key)
             heard = self._exits.get(key)
             if heard is None or self._writer is None:
                 await asyncio.sleep(POLL_S)
@@ -99,6 +97,14 @@ class ProcessDriver:
             done, _ = await asyncio.wait([heard], timeout=5.0)
             if done and not heard.cancelled():
                 return heard.result()
+
+    async def _noted(self, key: str) -> Exit:
+        """The end of a task that is gone: as long as there is an executor, it may be about to see and note it."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + NOTE_S
+        while (ended := self.exit_of(key)) is None and await self._reached() and loop.time() < deadline:
+            await asyncio.sleep(NOTE_POLL_S)
+        return ended or self.exit_of(key) or Exit(-1, error=VANISHED)
 
     def send_signal(self, key: str, pid: int, start: int, number: int, *, group: bool) -> None:
         """Through the executor, which cannot mistake a reused pid; else directly, after a look at the start time."""
@@ -127,12 +133,17 @@ class ProcessDriver:
             self._writer.write(json.dumps(order).encode() + b"\n")
 
     async def _connect(self) -> None:
+        if await self._reached():
+            return
         async with self._lock:
-            if self._writer is not None:
-                return
-            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if not await self._try_connect():
+            if self._writer is None:
+                self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
                 await self._spawn()
+
+    async def _reached(self) -> bool:
+        """Whether there is an executor; connected to it then."""
+        async with self._lock:
+            return self._writer is not None or await self._try_connect()
 
     async def _spawn(self) -> None:
         environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
