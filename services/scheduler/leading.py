@@ -32,6 +32,7 @@ class Leader:
         self._succeeds = instance
         self._lease_s = lease_s
         self._lease: Lease | None = None
+        self._stands_by = False
 
     @property
     def fence(self) -> int:
@@ -56,8 +57,10 @@ class Leader:
         while True:
             self._lease = await self._acquire()
             if self._lease is None:
+                self._tell_that_it_stands_by()
                 await asyncio.sleep(self._lease_s / 3)
                 continue
+            self._stands_by = False
             log.info("leading", holder=self._holder, fence=self._lease.fence)
             try:
                 await self._run_loops(loops)
@@ -67,6 +70,12 @@ class Leader:
                 log.warning("deposed", holder=self._holder)
             finally:
                 await self._release()
+
+    def _tell_that_it_stands_by(self) -> None:
+        """Once: also to a copy that lost its lease together with its store, and never heard that it was deposed."""
+        if not self._stands_by:
+            log.info("standing_by", holder=self._holder)
+        self._stands_by = True
 
     async def _run_loops(self, loops: Sequence[Loop]) -> None:
         async with asyncio.TaskGroup() as group:

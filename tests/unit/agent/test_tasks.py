@@ -187,7 +187,7 @@ async def test_a_task_whose_executor_died_is_watched_and_its_end_is_said_to_be_u
         await until_alloc(client, "job-2", "complete")
 
 
-async def test_the_end_of_a_task_that_its_executor_has_yet_to_note_is_waited_for_after_a_restart(tmp_path: Path) -> None:
+async def test_an_end_that_the_executor_has_yet_to_note_is_waited_for_after_a_restart(tmp_path: Path) -> None:
     """It ended while the agent was away, on a machine so busy that its executor has not come to see it yet."""
     async with running(tmp_path) as (agent, client):
         await register(client, raw("while [ ! -e go ]; do sleep 0.02; done; exit 4"))

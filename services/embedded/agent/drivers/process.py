@@ -102,9 +102,12 @@ class ProcessDriver:
         """The end of a task that is gone: as long as there is an executor, it may be about to see and note it."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + NOTE_S
-        while (ended := self.exit_of(key)) is None and await self._reached() and loop.time() < deadline:
+        while True:
+            if ended := self.exit_of(key):
+                return ended
+            if loop.time() > deadline or not await self._reached():
+                return self.exit_of(key) or Exit(-1, error=VANISHED)
             await asyncio.sleep(NOTE_POLL_S)
-        return ended or self.exit_of(key) or Exit(-1, error=VANISHED)
 
     def send_signal(self, key: str, pid: int, start: int, number: int, *, group: bool) -> None:
         """Through the executor, which cannot mistake a reused pid; else directly, after a look at the start time."""
