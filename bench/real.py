@@ -115,8 +115,9 @@ async def _acceptance(up: LocalPlatform, headers: dict[str, str], theirs: list[f
         batched.append(await _accepted(Load(f"{up.gateway}/v1/jobs:batch", 4, seconds, "POST", headers,
                                             jobs.batch(200, jobs.unplaceable("bench"))), 200))  # fmt: skip
     method = (
-        f"{rounds} rounds of {seconds:g} s, Nomad's before, beside an idle platform; {IN_FLIGHT} in flight; each 202 "
-        "after the commit in PostgreSQL; jobs that no site has room for, taken in by the scheduler over RabbitMQ at the same time"
+        f"{rounds} rounds of {seconds:g} s, Nomad's before, beside an idle platform; {IN_FLIGHT} in flight; "
+        "each 202 after the commit in PostgreSQL; jobs that no site has room for, taken in by the scheduler over "
+        "RabbitMQ at the same time"
     )
     alone = "one keep-alive client, one request at a time, jobs that no node can run, one server"
     return [
