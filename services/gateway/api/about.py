@@ -37,20 +37,20 @@ class AboutRoutes:
         here: dict[str, Any] = {"tag": "about", "permission": routing.OPEN}
         known = routing.NOT_MODIFIED
         page = routing.text_content("text/html", "A page for people")
-        routing.add(app, "GET", "/v1", self.index, answer=Index, responses=known, **here)
+        routing.add(app, "GET", "/v1", self.get_index, answer=Index, responses=known, **here)
         schema = routing.content("application/schema+json", "The schema", {"type": "object"})
-        routing.add(app, "GET", "/v1/schema/job", self.schema, responses={**known, **schema}, **here)
-        routing.add(app, "GET", "/problems/{code}", self.problem, problems=("not_found",), responses=page, **here)
-        routing.add(app, "GET", "/problems", self.problems, responses=page, **here)
-        routing.add(app, "GET", "/docs", self.docs, responses=page, **here)
-        routing.add(app, "GET", "/docs/{name}", self.static, problems=("not_found",), **here)
+        routing.add(app, "GET", "/v1/schema/job", self.get_job_schema, responses={**known, **schema}, **here)
+        routing.add(app, "GET", "/problems/{code}", self.get_problem, problems=("not_found",), responses=page, **here)
+        routing.add(app, "GET", "/problems", self.list_problems, responses=page, **here)
+        routing.add(app, "GET", "/docs", self.get_docs, responses=page, **here)
+        routing.add(app, "GET", "/docs/{name}", self.get_docs_file, problems=("not_found",), **here)
         routing.add(app, "GET", "/v1/whoami", self.whoami, tag="about", permission="authenticated", answer=WhoAmI)
 
-    async def index(self, if_none_match: routing.IfNoneMatch = None) -> Response:
+    async def get_index(self, if_none_match: routing.IfNoneMatch = None) -> Response:
         """Where everything is: a client needs only this address."""
         return routing.unless_known(self._index, if_none_match, {"Cache-Control": "max-age=60"})
 
-    async def schema(self, if_none_match: routing.IfNoneMatch = None) -> Response:
+    async def get_job_schema(self, if_none_match: routing.IfNoneMatch = None) -> Response:
         """The JSON Schema of the job file."""
         schema = orjson.dumps(requests.schema())
         return routing.unless_known(schema, if_none_match, {"Cache-Control": "max-age=60"}, "application/schema+json")
@@ -66,7 +66,7 @@ class AboutRoutes:
         }  # fmt: skip
         return routing.json_bytes(orjson.dumps(document), headers={"Cache-Control": "no-store"})
 
-    async def problem(self, code: str) -> Response:
+    async def get_problem(self, code: str) -> Response:
         """What a problem's `type` links to: what it means and how to mend it."""
         problem = PROBLEMS.get(code)
         if problem is None:
@@ -77,7 +77,7 @@ class AboutRoutes:
         )  # fmt: skip
         return Response(text, headers=_PAGE_HEADERS, media_type="text/html")
 
-    async def problems(self) -> Response:
+    async def list_problems(self) -> Response:
         """All problems that there are."""
         rows = "".join(
             f"<tr><td><a href='/problems/{code}'>{code}</a><td>{each.status}<td>{html.escape(each.title)}"
@@ -86,11 +86,11 @@ class AboutRoutes:
         text = _page("Problems", f"<table><tr><th>code<th>status<th>{rows}</table>")
         return Response(text, headers=_PAGE_HEADERS, media_type="text/html")
 
-    async def docs(self) -> Response:
+    async def get_docs(self) -> Response:
         """The API for people, made from `/openapi.json` in the browser; loads nothing from elsewhere."""
         return Response((_STATIC / "docs.html").read_bytes(), headers=_PAGE_HEADERS, media_type="text/html")
 
-    async def static(self, name: str) -> Response:
+    async def get_docs_file(self, name: str) -> Response:
         """What the page needs."""
         if name not in _FILES:
             raise NotFound("there is no such file", code="not_found")

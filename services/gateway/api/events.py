@@ -50,15 +50,15 @@ class EventRoutes:
         problems = ("invalid_cursor", "invalid_request")
         over: dict[int | str, dict[str, Any]] = {204: {"description": "The job has ended and you have heard of it"}}
         routing.add(
-            app, "GET", "/v1/events", self.events, tag="events", permission="job.view_own", problems=problems,
+            app, "GET", "/v1/events", self.stream_events, tag="events", permission="job.view_own", problems=problems,
             responses=_STREAM,
         )  # fmt: skip
         routing.add(
-            app, "GET", "/v1/jobs/{job_id}/events", self.job_events, tag="events", permission="job.view_own",
+            app, "GET", "/v1/jobs/{job_id}/events", self.stream_job_events, tag="events", permission="job.view_own",
             problems=(*problems, "not_found"), responses={**_STREAM, **over},
         )  # fmt: skip
 
-    async def events(
+    async def stream_events(
         self, request: Request,
         vo: Annotated[list[str] | None, Query(description="Repeat it for several.", max_length=50)] = None,
         state: Annotated[list[str] | None, Query(description="Of the job or the attempt.", max_length=20)] = None,
@@ -76,7 +76,7 @@ class EventRoutes:
         wanted = EventFilter(vos=frozenset(vo or ()), states=frozenset(state or ()), labels=preferences.labels(label))
         return await self._stream(caller, wanted, last_event_id or after)
 
-    async def job_events(
+    async def stream_job_events(
         self, request: Request, job_id: str, after: After = None, last_event_id: LastEventId = None
     ) -> Response:
         """The events of one job, from the first one or from where you were, up to its end."""

@@ -42,11 +42,11 @@ class FileRoutes:
         one: dict[str, Any] = {"tag": "files", "permission": "job.logs_own", "problems": ("not_found", "forbidden")}
         text = routing.text_content("text/plain", "The bytes as the task wrote them, as they come")
         file = routing.text_content("application/octet-stream", "The file")
-        routing.add(app, "GET", "/v1/jobs/{job_id}/logs", self.logs, responses=text, **one)
-        routing.add(app, "GET", "/v1/jobs/{job_id}/outputs", self.outputs, answer=OutputList, **one)
-        routing.add(app, "GET", "/v1/jobs/{job_id}/outputs/{name}", self.output, responses=file, **one)
+        routing.add(app, "GET", "/v1/jobs/{job_id}/logs", self.get_logs, responses=text, **one)
+        routing.add(app, "GET", "/v1/jobs/{job_id}/outputs", self.list_outputs, answer=OutputList, **one)
+        routing.add(app, "GET", "/v1/jobs/{job_id}/outputs/{name}", self.get_output, responses=file, **one)
 
-    async def logs(
+    async def get_logs(
         self, request: Request, job_id: str,
         stream: Literal["stdout", "stderr"] = "stdout",
         follow: Annotated[bool, Query(description="Go on until the attempt has ended.")] = False,
@@ -74,7 +74,7 @@ class FileRoutes:
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )  # fmt: skip
 
-    async def outputs(self, request: Request, job_id: str, attempt: Attempt = None) -> Response:
+    async def list_outputs(self, request: Request, job_id: str, attempt: Attempt = None) -> Response:
         """The outputs that were kept, and which were not and why."""
         caller = await self._access.caller(request)
         view = await self._readable(caller, job_id)
@@ -88,7 +88,7 @@ class FileRoutes:
             answer = OutputsAnswer(outputs=())
         return routing.json_bytes(answer.model_dump_json().encode())
 
-    async def output(self, request: Request, job_id: str, name: str, attempt: Attempt = None) -> Response:
+    async def get_output(self, request: Request, job_id: str, name: str, attempt: Attempt = None) -> Response:
         """One output, at most 1 MiB."""
         caller = await self._access.caller(request)
         view = await self._readable(caller, job_id)

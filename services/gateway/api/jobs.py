@@ -56,30 +56,30 @@ class JobRoutes:
         """Add the routes."""
         conflict = ("idempotency_key_reused",)
         routing.add(
-            app, "POST", "/v1/jobs", self.submit, tag="jobs", permission="job.submit", answer=JobView, status=202,
+            app, "POST", "/v1/jobs", self.submit_job, tag="jobs", permission="job.submit", answer=JobView, status=202,
             problems=(*_INPUT, *conflict), body="JobFile",
         )  # fmt: skip
         routing.add(
-            app, "POST", "/v1/jobs:batch", self.submit_batch, tag="jobs", permission="job.submit", answer=BatchAnswer,
+            app, "POST", "/v1/jobs:batch", self.submit_jobs, tag="jobs", permission="job.submit", answer=BatchAnswer,
             status=202, problems=(*_INPUT, *conflict), body="JobBatch",
             responses={200: {"description": "Not one was taken", "model": BatchAnswer}},
         )  # fmt: skip
         routing.add(
-            app, "POST", "/v1/jobs:explain", self.explain, tag="jobs", permission="job.submit", answer=Explanation,
-            problems=_INPUT, body="JobFile",
+            app, "POST", "/v1/jobs:explain", self.explain_before_submitting, tag="jobs", permission="job.submit",
+            answer=Explanation, problems=_INPUT, body="JobFile",
         )  # fmt: skip
         routing.add(
-            app, "PUT", "/v1/jobs/{job_id}", self.put, tag="jobs", permission="job.submit", answer=JobView, status=202,
-            problems=(*_INPUT, "job_id_taken", "not_found", "precondition_failed"), body="JobFile",
+            app, "PUT", "/v1/jobs/{job_id}", self.put_job, tag="jobs", permission="job.submit", answer=JobView,
+            status=202, problems=(*_INPUT, "job_id_taken", "not_found", "precondition_failed"), body="JobFile",
             responses={200: {"description": "It was there already, with this content", "model": JobView}},
         )  # fmt: skip
         routing.add(
-            app, "DELETE", "/v1/jobs/{job_id}", self.cancel, tag="jobs", permission="job.cancel", answer=JobView,
+            app, "DELETE", "/v1/jobs/{job_id}", self.cancel_job, tag="jobs", permission="job.cancel", answer=JobView,
             status=202, problems=("not_found", "forbidden", "precondition_failed"),
             responses={200: {"description": "It had ended before", "model": JobView}},
         )  # fmt: skip
 
-    async def submit(self, request: Request, idempotency_key: KeyHeader = None) -> Response:
+    async def submit_job(self, request: Request, idempotency_key: KeyHeader = None) -> Response:
         """Hand in a job. It is kept from the 202 on, whatever happens to us; `Location` is where to follow it."""
         caller = await self._access.caller(request)
         body = await bodies.read_body(request, self._settings.body_limit)
@@ -91,7 +91,7 @@ class JobRoutes:
             span.job_id = taken.job_id if taken.new else None
         return _answer(taken, 202)
 
-    async def put(
+    async def put_job(
         self, request: Request, job_id: str, if_match: routing.IfMatch = None, if_none_match: routing.OnlyNew = None
     ) -> Response:
         """Hand in a job under an id (UUID) of your own: safe to repeat. The same content again is answered 200."""
@@ -101,7 +101,7 @@ class JobRoutes:
             taken = await self._submission.put(caller, id, spec, routing.conditions(request))
         return _answer(taken, 202 if taken.new else 200)
 
-    async def explain(self, request: Request) -> Response:
+    async def explain_before_submitting(self, request: Request) -> Response:
         """Where a job would go if it were handed in now: every site's verdict. Nothing is kept."""
         caller = await self._access.caller(request)
         spec = requests.read_job(await self._json(request, self._settings.body_limit))
@@ -112,7 +112,7 @@ class JobRoutes:
         )  # fmt: skip
         return routing.json_bytes(explanation.model_dump_json().encode())
 
-    async def cancel(self, request: Request, job_id: str, if_match: routing.IfMatch = None) -> Response:
+    async def cancel_job(self, request: Request, job_id: str, if_match: routing.IfMatch = None) -> Response:
         """Cancel a job. 202: the request is kept and carried out; it is over when the state is final. Repeatable.
 
         With `If-Match` only if nothing has happened to it since: not when it began to run meanwhile, for example.
@@ -123,7 +123,7 @@ class JobRoutes:
         headers = routing.job_headers(cancelled.version, id)
         return routing.json_bytes(cancelled.body, status=200 if cancelled.final else 202, headers=headers)
 
-    async def submit_batch(self, request: Request, idempotency_key: KeyHeader = None) -> Response:
+    async def submit_jobs(self, request: Request, idempotency_key: KeyHeader = None) -> Response:
         """Hand in up to 1,000 jobs, `{"jobs": [...]}`. Each is taken or refused by itself; 200 when none was taken."""
         caller = await self._access.caller(request)
         body = await bodies.read_body(request, self._settings.batch_body_limit)

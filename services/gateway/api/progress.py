@@ -50,13 +50,13 @@ class ProgressRoutes:
     def add_to(self, app: FastAPI) -> None:
         """Add the route."""
         routing.add(
-            app, "POST", "/v1/jobs/{job_id}/progress", self.report, tag="jobs", permission=PERMISSION,
+            app, "POST", "/v1/jobs/{job_id}/progress", self.report_progress, tag="jobs", permission=PERMISSION,
             answer=ProgressAnswer, status=202, body="ProgressInput",
             problems=("not_found", "forbidden", "invalid_request", "undecodable", "unsupported_media_type", "too_large",
                       "too_many_requests"),
         )  # fmt: skip
 
-    async def report(self, request: Request, job_id: str) -> Response:
+    async def report_progress(self, request: Request, job_id: str) -> Response:
         """Tell how far this job has come. For the job itself only, with the token in its `SERAI_TOKEN_FILE`."""
         caller, id = await self._access.anybody(request), job_id_of(job_id)
         body = await bodies.read_body(request, _BODY_LIMIT)

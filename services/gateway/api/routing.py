@@ -37,7 +37,9 @@ def add(
     answer: Any = None, status: int = 200, problems: tuple[str, ...] = (), body: str | None = None,
     responses: dict[int | str, dict[str, Any]] | None = None,
 ) -> None:  # fmt: skip
-    """Add a route. `permission` is the verb it needs, or `OPEN`; `body` names a schema of `api/app.py`."""
+    """Add a route; generated clients call it as the endpoint is called. `permission` is the verb it needs, or `OPEN`;
+    `body` names a schema of `api/app.py`.
+    """
     guarded = permission != OPEN
     located = ("not_found",) if "{" in path else ()
     codes = (*_ALWAYS, *located, *(_GUARDED if guarded else ()), *problems)
@@ -49,7 +51,7 @@ def add(
         path, endpoint, methods=[method], tags=[tag], response_model=answer, status_code=status,
         responses={**_documented(codes), **(responses or {})},
         dependencies=[Depends(known_parameters), *([Security(_BEARER)] if guarded else [])], openapi_extra=extra,
-        response_model_exclude_none=False,
+        response_model_exclude_none=False, operation_id=endpoint.__name__,
     )  # fmt: skip
 
 

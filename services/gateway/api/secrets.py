@@ -49,23 +49,24 @@ class SecretRoutes:
     def add_to(self, app: FastAPI) -> None:
         """Add the routes."""
         shared: dict[str, Any] = {"tag": "secrets", "permission": PERMISSION}
-        routing.add(app, "GET", "/v1/secrets", self.listed, answer=SecretsTold, **shared)
+        routing.add(app, "GET", "/v1/secrets", self.list_secrets, answer=SecretsTold, **shared)
         routing.add(
-            app, "PUT", "/v1/secrets/{name}", self.put, answer=SecretTold, body="SecretInput",
+            app, "PUT", "/v1/secrets/{name}", self.put_secret, answer=SecretTold, body="SecretInput",
             problems=(*_INPUT, "secrets_too_large", "too_many_secrets"), **shared,
         )  # fmt: skip
         routing.add(
-            app, "DELETE", "/v1/secrets/{name}", self.delete, status=204, problems=("not_found", *_INPUT), **shared
-        )
+            app, "DELETE", "/v1/secrets/{name}", self.delete_secret, status=204, problems=("not_found", *_INPUT),
+            **shared,
+        )  # fmt: skip
 
-    async def listed(self, request: Request, vo: VoParameter = None) -> Response:
+    async def list_secrets(self, request: Request, vo: VoParameter = None) -> Response:
         """Names and dates of your secrets, of one VO or of all. Values are never shown, to nobody."""
         caller = await self._access.caller(request)
         asked = SecretList(token=caller.token, vo=vo)
         told = await self._auth.ask("POST", "/internal/secrets:list", SecretsTold, body=asked)
         return _answer(told)
 
-    async def put(self, request: Request, name: str) -> Response:
+    async def put_secret(self, request: Request, name: str) -> Response:
         """Set a secret of yours, new or anew. Jobs that start from now on get this value; running ones keep theirs."""
         caller = await self._access.caller(request)
         body = await bodies.read_body(request, _BODY_LIMIT * 2)
@@ -74,7 +75,7 @@ class SecretRoutes:
         asked = SecretWrite(token=caller.token, vo=given.vo, name=name, value=value)
         return _answer(await self._auth.ask("PUT", "/internal/secrets", SecretTold, body=asked))
 
-    async def delete(self, request: Request, name: str, vo: Annotated[str, _VO]) -> Response:
+    async def delete_secret(self, request: Request, name: str, vo: Annotated[str, _VO]) -> Response:
         """Delete a secret. Jobs that are still queued and name it will end; running ones keep what they have."""
         caller = await self._access.caller(request)
         asked = SecretDelete(token=caller.token, vo=vo, name=name)

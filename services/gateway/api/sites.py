@@ -45,29 +45,29 @@ class SiteRoutes:
             app,
             "GET",
             "/v1/sites",
-            self.sites,
+            self.list_sites,
             tag="sites",
             permission=SITES,
             answer=SitesAnswer,
             problems=("forbidden",),
         )
         routing.add(
-            app, "POST", "/v1/sites/{site}:cordon", self.cordon, tag="sites", permission=CORDON, answer=Accepted,
+            app, "POST", "/v1/sites/{site}:cordon", self.cordon_site, tag="sites", permission=CORDON, answer=Accepted,
             status=202, problems=problems, body="CordonInput",
         )  # fmt: skip
         routing.add(
-            app, "POST", "/v1/sites/{site}:uncordon", self.uncordon, tag="sites", permission=CORDON, answer=Accepted,
-            status=202, problems=("not_found", "forbidden"),
+            app, "POST", "/v1/sites/{site}:uncordon", self.uncordon_site, tag="sites", permission=CORDON,
+            answer=Accepted, status=202, problems=("not_found", "forbidden"),
         )  # fmt: skip
 
-    async def sites(self, request: Request) -> Response:
+    async def list_sites(self, request: Request) -> Response:
         """Every site: health, what it has, what is free, what it costs."""
         caller = await self._access.caller(request)
         caller.must_hold_somewhere(SITES)
         answer = await self._sites(caller)
         return routing.json_bytes(answer.model_dump_json().encode())
 
-    async def cordon(self, request: Request, site: str) -> Response:
+    async def cordon_site(self, request: Request, site: str) -> Response:
         """Place nothing more at a site; what runs there goes on. For site operators."""
         caller = await self._access.caller(request)
         body = await bodies.read_body(request, _BODY_LIMIT)
@@ -79,7 +79,7 @@ class SiteRoutes:
         await self._commanding.cordon(caller, command)
         return _accepted(command)
 
-    async def uncordon(self, request: Request, site: str) -> Response:
+    async def uncordon_site(self, request: Request, site: str) -> Response:
         """Place at a site again. For site operators."""
         caller = await self._access.caller(request)
         await self._known(caller, site)

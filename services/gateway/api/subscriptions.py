@@ -76,51 +76,54 @@ class SubscriptionRoutes:
         permission, tag, away = "job.view_own", "subscriptions", "subscriptions_unavailable"
         sent = ("invalid_request", "undecodable", "unsupported_media_type", "too_large")
         routing.add(
-            app, "POST", _PATH, self.create, tag=tag, permission=permission, answer=OpenedDocument, status=201,
-            problems=(*sent, "forbidden", "subscription_limit", "invalid_cursor", away), body="SubscriptionInput",
+            app, "POST", _PATH, self.create_subscription, tag=tag, permission=permission, answer=OpenedDocument,
+            status=201, problems=(*sent, "forbidden", "subscription_limit", "invalid_cursor", away),
+            body="SubscriptionInput",
         )  # fmt: skip
-        routing.add(app, "GET", _PATH, self.list, tag=tag, permission=permission, answer=SubscriptionsDocument)
+        routing.add(
+            app, "GET", _PATH, self.list_subscriptions, tag=tag, permission=permission, answer=SubscriptionsDocument
+        )
         one = _PATH + "/{subscription_id}"
         routing.add(
-            app, "GET", one, self.one, tag=tag, permission=permission, answer=SubscriptionDocument,
+            app, "GET", one, self.get_subscription, tag=tag, permission=permission, answer=SubscriptionDocument,
             problems=("not_found",),
         )  # fmt: skip
         routing.add(
-            app, "POST", one + ":renew", self.renew, tag=tag, permission=permission, answer=OpenedDocument,
+            app, "POST", one + ":renew", self.renew_subscription, tag=tag, permission=permission, answer=OpenedDocument,
             problems=("not_found", "gone", away),
         )  # fmt: skip
         routing.add(
-            app, "DELETE", one, self.delete, tag=tag, permission=permission, status=204,
+            app, "DELETE", one, self.delete_subscription, tag=tag, permission=permission, status=204,
             problems=("not_found", away),
         )  # fmt: skip
 
-    async def create(self, request: Request) -> Response:
+    async def create_subscription(self, request: Request) -> Response:
         """Be told of events over AMQP: a queue of your own, and a login that reads it and does nothing else."""
         caller = await self._access.caller(request)
         body = await bodies.read_body(request, _BODY_LIMIT)
         asked = requests.read(SubscriptionInput, bodies.decode_json(request, body))
         return await self._opened(await self._subscribing.create(caller, asked), status=201)
 
-    async def list(self, request: Request) -> Response:
+    async def list_subscriptions(self, request: Request) -> Response:
         """Your subscriptions, newest first; those that have ended in the last days too, and why."""
         caller = await self._access.caller(request)
         epoch = (await self._store.read(event_log.state)).epoch
         items = [self._document(sub, epoch) for sub in await self._subscribing.list(caller)]
         return routing.json_bytes(orjson.dumps({"items": items}))
 
-    async def one(self, request: Request, subscription_id: str) -> Response:
+    async def get_subscription(self, request: Request, subscription_id: str) -> Response:
         """One of them."""
         caller = await self._access.caller(request)
         sub = await self._subscribing.get(caller, subscription_id)
         epoch = (await self._store.read(event_log.state)).epoch
         return routing.json_bytes(orjson.dumps(self._document(sub, epoch)))
 
-    async def renew(self, request: Request, subscription_id: str) -> Response:
+    async def renew_subscription(self, request: Request, subscription_id: str) -> Response:
         """A new password for another while. Connections that are open go on; needs a valid token, as at first."""
         caller = await self._access.caller(request)
         return await self._opened(await self._subscribing.renew(caller, subscription_id), status=200)
 
-    async def delete(self, request: Request, subscription_id: str) -> Response:
+    async def delete_subscription(self, request: Request, subscription_id: str) -> Response:
         """End it: its login, its connections, its queue with what is in it. Repeatable."""
         caller = await self._access.caller(request)
         await self._subscribing.delete(caller, subscription_id)

@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
@@ -60,17 +60,19 @@ class ViewRoutes:
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes."""
-        one = {"tag": "jobs", "permission": "job.view_own", "problems": ("not_found",)}
+        one: dict[str, Any] = {"tag": "jobs", "permission": "job.view_own", "problems": ("not_found",)}
         listed = {**one, "problems": ("invalid_request", "invalid_cursor", "forbidden")}
         not_modified = routing.NOT_MODIFIED
-        routing.add(app, "GET", "/v1/jobs", self.list, answer=JobList, **listed)  # type: ignore[arg-type]
-        routing.add(app, "GET", "/v1/jobs/{job_id}", self.job, answer=JobView, responses=not_modified, **one)  # type: ignore[arg-type]
-        routing.add(app, "GET", "/v1/jobs/{job_id}/spec", self.spec, answer=JobSpec, responses=not_modified, **one)  # type: ignore[arg-type]
-        routing.add(app, "GET", "/v1/jobs/{job_id}/timeline", self.timeline, answer=Timeline, **one)  # type: ignore[arg-type]
-        routing.add(app, "GET", "/v1/jobs/{job_id}/explain", self.explain, answer=Explanation, **one)  # type: ignore[arg-type]
-        routing.add(app, "GET", "/v1/jobs/{job_id}/trace", self.trace, answer=TraceDocument, **one)  # type: ignore[arg-type]
+        routing.add(app, "GET", "/v1/jobs", self.list_jobs, answer=JobList, **listed)
+        routing.add(app, "GET", "/v1/jobs/{job_id}", self.get_job, answer=JobView, responses=not_modified, **one)
+        routing.add(
+            app, "GET", "/v1/jobs/{job_id}/spec", self.get_job_spec, answer=JobSpec, responses=not_modified, **one
+        )
+        routing.add(app, "GET", "/v1/jobs/{job_id}/timeline", self.get_timeline, answer=Timeline, **one)
+        routing.add(app, "GET", "/v1/jobs/{job_id}/explain", self.explain_job, answer=Explanation, **one)
+        routing.add(app, "GET", "/v1/jobs/{job_id}/trace", self.get_trace, answer=TraceDocument, **one)
 
-    async def list(
+    async def list_jobs(
         self, request: Request,
         view: Annotated[Literal["own", "vo"], Query(description="Your own, or all of the VOs you may see.")] = "own",
         vo: Annotated[str | None, Query(json_schema_extra=routing.VO)] = None,
@@ -99,7 +101,7 @@ class ViewRoutes:
         body = b'{"items":[' + b",".join(page.summaries) + b'],"next":' + orjson.dumps(following) + b"}"
         return routing.json_bytes(body, headers=_link(request, following))
 
-    async def job(
+    async def get_job(
         self, request: Request, job_id: str,
         if_none_match: IfNoneMatch = None,
         prefer: Annotated[str | None, Header(description="`wait=30`: answer when it changes, or after 30 s.")] = None,
@@ -122,21 +124,21 @@ class ViewRoutes:
             return Response(status_code=304, headers=headers)
         return routing.json_bytes(bytes(row.body), headers=headers)
 
-    async def spec(self, request: Request, job_id: str, if_none_match: IfNoneMatch = None) -> Response:
+    async def get_job_spec(self, request: Request, job_id: str, if_none_match: IfNoneMatch = None) -> Response:
         """All that was asked for, values of `env` and contents of `files` included: for the owner only."""
         caller = await self._access.caller(request)
         spec = await self._lookup.spec(caller, job_id_of(job_id))
         headers = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}
         return routing.unless_known(spec, if_none_match, headers)
 
-    async def timeline(self, request: Request, job_id: str) -> Response:
+    async def get_timeline(self, request: Request, job_id: str) -> Response:
         """Everything that happened to the job, in order."""
         caller = await self._access.caller(request)
         view = await self._lookup.view(caller, job_id_of(job_id))
         items = await self._timelines.of(view)
         return routing.json_bytes(orjson.dumps({"job_id": str(view.id), "items": items}))
 
-    async def explain(self, request: Request, job_id: str) -> Response:
+    async def explain_job(self, request: Request, job_id: str) -> Response:
         """Why the job is where it is: its place in the queue, and every site's verdict, today's where it is queued.
 
         Of a job that is placed or has ended the verdicts are those of its last placement.
@@ -154,7 +156,7 @@ class ViewRoutes:
             explanation = explanation.model_copy(update={"verdicts": verdicts})
         return routing.json_bytes(explanation.model_dump_json().encode())
 
-    async def trace(self, request: Request, job_id: str) -> Response:
+    async def get_trace(self, request: Request, job_id: str) -> Response:
         """The job's spans, where the platform keeps them itself; otherwise the operators' collector has them."""
         caller, id = await self._access.caller(request), job_id_of(job_id)
         await self._lookup.row(caller, id)

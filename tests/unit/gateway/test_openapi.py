@@ -1,5 +1,6 @@
 """The API's description: what is checked in is what the code says, and valid. See test_made_up_requests.py."""
 
+import re
 from pathlib import Path
 
 import openapi_spec_validator
@@ -30,3 +31,11 @@ def test_every_operation_says_what_it_is_and_what_it_needs() -> None:
         for method, operation in item.items():
             assert operation["description"], (method, path)
             assert operation["x-permission"], (method, path)
+
+
+def test_generated_clients_get_a_plain_name_for_every_operation() -> None:
+    operations = [operation for item in openapi_document()["paths"].values() for operation in item.values()]
+    names = [operation["operationId"] for operation in operations]
+
+    assert len(set(names)) == len(names)
+    assert {name for name in names if not re.fullmatch("[a-z]+(_[a-z]+)*", name)} == set()
