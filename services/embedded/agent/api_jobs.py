@@ -105,10 +105,11 @@ async def job(agent: "EmbeddedAgent", request: Request, rest: str) -> Answer | N
 
 async def _plan(agent: "EmbeddedAgent", request: Request, job_id: str) -> Answer:
     request.only("POST", "PUT")
-    wanted = _job_of(await request.json(), "Job must have a valid ID")
+    body = await request.json()
+    wanted = _job_of(body, "Job must have a valid ID")
     if wanted["ID"] != job_id:
         raise HttpError(400, "Job ID does not match")
-    answer = agent.region.plan(_checked(agent, request, wanted), agent.now())
+    answer = agent.region.plan(_checked(agent, request, wanted), agent.now(), diff=body.get("Diff") is True)
     return json_answer(answer, X_Nomad_Index=str(answer["Index"]))
 
 
@@ -162,12 +163,22 @@ async def _evaluations(agent: "EmbeddedAgent", request: Request, job_id: str) ->
     return json_answer(rows(), **api_reads.index_headers(state.table_index.get("evals", 0)))
 
 
+def _deployments_of(agent: "EmbeddedAgent", request: Request, job_id: str) -> list[Row]:
+    state, found = agent.region.state, _find(agent, request, job_id)
+    return [d for d in state.deployments.values() if found is not None and state.job_of(d) is found]
+
+
 async def _deployments(agent: "EmbeddedAgent", request: Request, job_id: str) -> Answer:
     request.only("GET")
-    state = agent.region.state
-    found = _find(agent, request, job_id)
-    rows = [d for d in state.deployments.values() if found is not None and state.job_of(d) is found]
-    return json_answer(rows, **api_reads.index_headers(state.table_index.get("deployment", 0)))
+    rows = _deployments_of(agent, request, job_id)
+    return json_answer(rows, **api_reads.index_headers(agent.region.state.table_index.get("deployment", 0)))
+
+
+async def _deployment(agent: "EmbeddedAgent", request: Request, job_id: str) -> Answer:
+    """The newest, or null."""
+    request.only("GET")
+    newest = max(_deployments_of(agent, request, job_id), key=lambda d: d["CreateIndex"], default=None)
+    return json_answer(newest, **api_reads.index_headers(agent.region.state.table_index.get("deployment", 0)))
 
 
 async def _summary(agent: "EmbeddedAgent", request: Request, job_id: str) -> Answer:
@@ -198,6 +209,7 @@ SUFFIXES = {
     "/allocations": _allocations,
     "/evaluations": _evaluations,
     "/deployments": _deployments,
+    "/deployment": _deployment,
     "/summary": _summary,
     "/versions": _versions,
     "/dispatch": _not_here,

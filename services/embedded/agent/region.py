@@ -293,20 +293,24 @@ class Region:
 
     # -- plan ---------------------------------------------------------------------------------------------------------
 
-    def plan(self, spec: Row, now: int) -> Row:
-        """What a register would do now; nothing is written."""
+    def plan(self, spec: Row, now: int, *, diff: bool = False) -> Row:
+        """What a register would do now; nothing is written. `diff` asks whether the job changes, not for its fields."""
         current = self.state.jobs.get((spec["Namespace"], spec["ID"]))
         if current is not None and current.row["Type"] != spec["Type"]:
             raise Refused(f'cannot update job from type "{current.row["Type"]}" to "{spec["Type"]}"')
         job = Job({**spec, "Version": 0, "JobModifyIndex": 0, "CreateIndex": 0}, groups=spec["TaskGroups"])
+        changed = current is not None and self._changes(current, spec)
         if current is not None:
-            changed = self._changes(current, spec)
             job.row["Version"] = current.row["Version"] + (1 if changed else 0)
             job.versions = [{**current.row, "TaskGroups": current.task_groups()}, *current.versions]
         allocs = self.state.job_allocs((spec["Namespace"], spec["ID"]))
         draft = self.scheduler.draft(job, allocs, "job-register", now)
         self.scheduler.release(draft)
-        return self._plan_answer(spec, current, draft, now)
+        answer = self._plan_answer(spec, current, draft, now)
+        if diff:
+            kind = "Added" if current is None else "Edited" if changed else "None"
+            answer["Diff"] = {"Type": kind, "ID": spec["ID"], "Fields": None, "Objects": None, "TaskGroups": None}
+        return answer
 
     def _plan_answer(self, spec: Row, current: Job | None, draft: Draft, now: int) -> Row:
         failed = {name: metrics.row() for name, metrics in draft.failed.items()} or None

@@ -51,6 +51,22 @@ async def test_validate_plan_and_register_agree_with_the_recording(tmp_path: Pat
                 assert {**mine, "AllocationTime": 0} == {**theirs, "AllocationTime": 0}
 
 
+async def test_a_plan_says_whether_the_job_changes_and_a_job_without_deployment_has_none(tmp_path: Path) -> None:
+    """What the `nomad` command needs for `job plan` and `job status`."""
+
+    async def diff(client: httpx2.AsyncClient, **changed: Any) -> str:
+        answer = await client.put("/v1/job/one/plan", json={"Job": job(ID="one", **changed), "Diff": True})
+        kind: str = answer.json()["Diff"]["Type"]
+        return kind
+
+    async with running(tmp_path) as (_, client):
+        new = await diff(client)
+        await register(client, job(ID="one"))
+
+        assert [new, await diff(client), await diff(client, Priority=70)] == ["Added", "None", "Edited"]
+        assert (await client.get("/v1/job/one/deployment")).json() is None
+
+
 async def test_enforce_index_over_http(tmp_path: Path) -> None:
     async with running(tmp_path) as (_, client):
         await register(client, job(), EnforceIndex=True, JobModifyIndex=0)
