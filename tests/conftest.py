@@ -25,15 +25,18 @@ NEVER_FAST = frozenset({"scenarios", "system"})
 
 UNIT = Path(__file__).parent / "unit"
 ON_BOTH = (
+    "auth/test_secrets.py",
     "auth/test_service.py",
     "auth/test_signing_keys.py",
     "gateway/test_listing.py",
+    "gateway/test_progress.py",
     "gateway/test_streams.py",
     "gateway/test_submitting.py",
     "monitor/test_keeping_live.py",
     "monitor/test_store.py",
     "monitor/test_watching_live.py",
     "scheduler/test_histories.py",
+    "scheduler/test_secrets.py",
     "scheduler/test_store.py",
 )
 ON_POSTGRES = pytest.param(stores.POSTGRES, marks=pytest.mark.postgres)

@@ -15,7 +15,6 @@ from services.auth.audit import End
 from services.auth.keys import IssuerKeys
 from services.auth.secret_box import SecretBox
 from services.auth.signing_keys import KeyChest
-from shared.errors import Misconfigured
 from shared.ports import Clock, Store
 from shared.runtime import logs
 
@@ -64,12 +63,18 @@ class Janitor:
             self._told = head
 
     async def _reseal(self) -> None:
-        """Until nothing is left under a former key. What no key opens is an operator's: it is logged, not dropped."""
-        try:
-            while count := await self._store.transact(partial(secret_store.reseal, box=self._box)):
+        """Until nothing is left under a former key. What no key opens is an operator's: it is logged, not dropped, and
+        holds up none of the others.
+        """
+        count, left = -1, list[str]()
+        while count:
+            count, left = await self._store.transact(partial(secret_store.reseal, box=self._box))
+            if count:
                 log.info("secrets_resealed", count=count)
-        except Misconfigured as error:
-            log.error("secrets_not_resealed", culprit=error.what)
+        for what in left:
+            log.error("secret_not_resealed", culprit=what)
+        for key_id, number in (await self._store.read(partial(secret_store.under_lost_keys, box=self._box))).items():
+            log.error("secrets_under_a_lost_key", key_id=key_id, count=number)
 
 
 async def keep_keys_young(issuers: Sequence[IssuerKeys], interval_s: float) -> None:

@@ -51,6 +51,7 @@ class SecretBox:
         made = [_key(secret) for secret in (current, *former)]
         self._keys = {key_id: AESGCM(key) for key_id, key in made}
         self.current = made[0][0]
+        self.former = frozenset(self._keys) - {self.current}
 
     def seal(self, value: bytes, whose: Whose) -> Sealed:
         nonce = os.urandom(_NONCE)

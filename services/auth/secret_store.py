@@ -10,6 +10,7 @@ from services.auth.secret_box import Sealed, SecretBox, Whose
 from services.auth.tables import secrets
 from shared.contracts.commands import Principal
 from shared.contracts.questions import SecretTold
+from shared.errors import Misconfigured
 from shared.runtime.clock import micros, moment
 
 _TOLD: Final = (secrets.c.vo, secrets.c.name, secrets.c.created_at, secrets.c.updated_at, secrets.c.used_at)
@@ -65,15 +66,27 @@ def take(
     return {row.name: Sealed(row.key_id, bytes(row.box)) for row in found}
 
 
-def reseal(connection: Connection, box: SecretBox) -> int:
-    """Put some of what former keys sealed under the current one; how many there were."""
-    query = select(secrets).where(secrets.c.key_id != box.current).limit(_AT_ONCE)
-    found = connection.execute(query).all()
-    for row in found:
+def reseal(connection: Connection, box: SecretBox) -> tuple[int, list[str]]:
+    """Put some of what former keys sealed under the current one: how many, and what is wrong with those left behind."""
+    query = select(secrets).where(secrets.c.key_id.in_(sorted(box.former))).limit(_AT_ONCE)
+    resealed, left = 0, []
+    for row in connection.execute(query).all():
         whose = Whose(row.vo, Principal(issuer=row.issuer, subject=row.subject), row.name)
-        fresh = box.seal(box.open(Sealed(row.key_id, bytes(row.box)), whose), whose)
+        try:
+            fresh = box.seal(box.open(Sealed(row.key_id, bytes(row.box)), whose), whose)
+        except Misconfigured as error:
+            left.append(error.what)
+            continue
         connection.execute(update(secrets).where(*_is(whose)).values(key_id=fresh.key_id, box=fresh.box))
-    return len(found)
+        resealed += 1
+    return resealed, left
+
+
+def under_lost_keys(connection: Connection, box: SecretBox) -> dict[str, int]:
+    """How many secrets there are by key, of keys that are not at hand."""
+    known = secrets.c.key_id.in_([box.current, *sorted(box.former)])
+    found = connection.execute(select(secrets.c.key_id, func.count()).where(~known).group_by(secrets.c.key_id))
+    return {key_id: int(count) for key_id, count in found}
 
 
 def forget_unused(connection: Connection, before: datetime) -> None:

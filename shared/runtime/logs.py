@@ -6,7 +6,9 @@ import sys
 from typing import Any, cast
 
 import structlog
-from structlog.typing import FilteringBoundLogger
+from structlog.typing import EventDict, FilteringBoundLogger
+
+from shared.runtime import redacting
 
 
 def configure(level: str = "info", *, pretty: bool = False) -> None:
@@ -18,6 +20,7 @@ def configure(level: str = "info", *, pretty: bool = False) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _redacted,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
@@ -49,6 +52,10 @@ class _Foreign(logging.Handler):
             get(record.name).debug("foreign", words=words)
             return
         get(record.name).log(record.levelno, "foreign", words=words, exc_info=record.exc_info)
+
+
+def _redacted(logger: Any, method: str, event: EventDict) -> EventDict:
+    return redacting.fields(event)
 
 
 def get(name: str) -> FilteringBoundLogger:

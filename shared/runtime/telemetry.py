@@ -20,6 +20,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from shared import ids
 from shared.ports import Clock
+from shared.runtime import redacting
 
 SpanReader = Callable[[str], list[dict[str, Any]]]
 """All kept spans of a trace id (32 hex digits), as plain dicts."""
@@ -105,9 +106,9 @@ class Tracer:
                 context=_context(trace_id, span_id),
                 parent=_context(trace_id, parent) if parent else None,
                 resource=self._resource,
-                attributes=attributes,
+                attributes=redacting.fields(attributes),
                 kind=_KINDS[kind],
-                status=Status(StatusCode.ERROR, error) if error else Status(StatusCode.UNSET),
+                status=Status(StatusCode.ERROR, redacting.text(error)) if error else Status(StatusCode.UNSET),
                 start_time=int(start.timestamp() * 1e9),
                 end_time=max(int(end.timestamp() * 1e9), int(start.timestamp() * 1e9)),
                 instrumentation_scope=self._scope,

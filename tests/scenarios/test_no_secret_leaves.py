@@ -17,6 +17,7 @@ import pytest
 import structlog
 
 from shared.runtime import logs, service_identity
+from shared.runtime.redacting import MARK
 from tests.scenarios.world import World, a_job, a_site, a_world, shell
 
 MEANT: dict[str, tuple[str, ...]] = {
@@ -94,6 +95,7 @@ async def test_h9_on_the_whole_path_nothing_that_proves_who_somebody_is_is_left_
     assert len(places) > 20 and any("alloc/logs" in place for place in places)
     assert "request_refused" in places["the log"] and "task_error" in places["answers"]
     assert leaks(auth.found, places) == []
+    assert [place for place, said in places.items() if MARK in said] == [], "the last line of defence had nothing to do"
 
 
 async def collect_known(auth: Collector, world: World, folder: Path) -> None:

@@ -12,6 +12,7 @@ import structlog
 from services.auth.demo_users import BIO, CLIMATE
 from shared.contracts.policies import demand_of
 from shared.runtime import logs
+from shared.runtime.redacting import MARK
 from tests.builders import ALICE, a_job
 from tests.unit.auth.loopback_issuer import loopback_issuer, trusted_egi
 from tests.unit.auth.world import FakeIssuer, auth, entitlement, item_for
@@ -62,6 +63,7 @@ async def test_h9_no_token_in_any_output_of_auth(tmp_path: Path, written: io.Str
     kept = kept_in(tmp_path)
     said = written.getvalue()
     assert "grant_refused" in said, "the check of the check: there is a log"
+    assert MARK not in said, "nothing had to be taken out of it"
     for token in (good, admin, *bad):
         for part in parts_of(token):
             assert part not in kept

@@ -1,19 +1,21 @@
 """Users' secrets at auth: set, listed and deleted by their owner, released to attempts, sealed, never told."""
 
+import asyncio
 import base64
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
 from services.auth import audit, audit_store, secret_rules, secret_store
 from services.auth.audit import End
 from services.auth.demo_users import BIO, CLIMATE
 from services.auth.secret_box import Sealed, SecretBox, Whose
-from services.auth.tables import secrets
+from services.auth.tables import metadata, secrets
 from shared.contracts.policies import demand_of
 from shared.errors import Misconfigured
 from tests.builders import ALICE, BOB, a_job
@@ -225,7 +227,8 @@ async def test_a_value_is_nowhere_in_what_auth_keeps(tmp_path: Path) -> None:
         token = issuer.token()
         assert (await put(running, token)).status_code == 200
         await release(running, "key")
-    kept = all_of(tmp_path)
+        kept = await running.store.read(every_row)
+    kept += all_of(tmp_path)
     assert b"secret.release" in kept, "the check of the check"
     assert CANARY.encode() not in kept
     assert encoded(CANARY).encode() not in kept
@@ -233,6 +236,12 @@ async def test_a_value_is_nowhere_in_what_auth_keeps(tmp_path: Path) -> None:
 
 def all_of(folder: Path) -> bytes:
     return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
+def every_row(connection: Connection) -> bytes:
+    """All that the database holds, whichever it is."""
+    found = (value for table in metadata.sorted_tables for row in connection.execute(select(table)) for value in row)
+    return b"\n".join(value if isinstance(value, bytes) else str(value).encode() for value in found)
 
 
 async def test_a_row_that_was_moved_to_another_owner_does_not_open(tmp_path: Path) -> None:
@@ -286,12 +295,45 @@ async def test_a_new_key_opens_old_secrets_until_they_are_sealed_anew(tmp_path: 
         await put(running, issuer.token())
     async with auth(tmp_path, issuer, secrets_key="second", secrets_former_keys=("first",)) as running:
         assert (await release(running, "key"))["values"] == {"key": encoded(CANARY)}
-        resealed = await running.store.transact(lambda c: secret_store.reseal(c, SecretBox("second", ["first"])))
-        assert resealed == 1
-        ids = await running.store.read(lambda c: [row.key_id for row in c.execute(select(secrets.c.key_id))])
-        assert ids == [SecretBox("second").current]
+        await tidied(running, lambda: keys_of(running), [SecretBox("second").current])
     async with auth(tmp_path, issuer, secrets_key="second") as running:
         assert (await release(running, "key"))["values"] == {"key": encoded(CANARY)}
+
+
+async def test_what_no_key_opens_stays_as_it_is_and_holds_up_none_of_the_others(tmp_path: Path) -> None:
+    """One was sealed with a key that nobody has any more, one was tampered with; the hundred others are sealed anew."""
+    issuer = FakeIssuer()
+    second = SecretBox("second").current
+    async with auth(tmp_path, issuer, secrets_key="lost") as running:
+        await put(running, issuer.token(), "a-lost")
+    async with auth(tmp_path, issuer, secrets_key="first", most_secrets=200) as running:
+        for number in range(101):
+            await put(running, issuer.token(), f"b{number:03}")
+        tampered = update(secrets).where(secrets.c.name == "b000").values(box=b"0" * 40)
+        await running.store.transact(lambda connection: connection.execute(tampered) and None)
+    async with auth(tmp_path, issuer, secrets_key="second", secrets_former_keys=("first",)) as running:
+        lost, first = SecretBox("lost").current, SecretBox("first").current
+        await tidied(running, lambda: keys_of(running), [lost, first, *[second] * 100])
+        assert (await release(running, "b001"))["values"] == {"b001": encoded(CANARY)}
+
+
+async def keys_of(running: Auth) -> list[str]:
+    """Under which key each secret is sealed, by name."""
+    query = select(secrets.c.key_id).order_by(secrets.c.name)
+    return await running.store.read(lambda connection: [row.key_id for row in connection.execute(query)])
+
+
+async def tidied(running: Auth, look: Callable[[], Awaitable[Any]], expected: Any) -> None:
+    """Return when the janitor of the service, as it is wired, has come to what is expected, and has nothing left."""
+    tidying = asyncio.create_task(running.service.tasks["janitor"](), name="janitor")
+    try:
+        async with asyncio.timeout(20):
+            while await look() != expected:
+                await asyncio.sleep(0)
+                assert not tidying.done()
+    finally:
+        tidying.cancel()
+        await asyncio.wait([tidying])
 
 
 async def test_what_nobody_set_or_used_for_a_year_is_deleted(tmp_path: Path) -> None:
