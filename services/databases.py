@@ -8,17 +8,16 @@ import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
 import typer
-from sqlalchemy import Connection, MetaData, create_engine
+from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import NullPool
 
 from shared.adapters.stores import sqlite_path
 from shared.errors import Misconfigured, SeraiError, Unavailable
-from shared.runtime.migrating import Age, Version, differences, version
+from shared.runtime.migrating import Age, Version, differences, lacks, metadata_of, version
 
 SERVICES: Final = ("auth", "gateway", "monitor", "scheduler")
 T = TypeVar("T")
@@ -44,6 +43,7 @@ class Found:
     service: str
     version: Version
     unlike: int = 0
+    lacking: Sequence[str] = ()
 
     @property
     def good(self) -> bool:
@@ -97,8 +97,10 @@ def look(service: str, url: str) -> Found:
 
     def inside(connection: Connection) -> Found:
         found = version(connection, _package(service))
-        unlike = len(differences(connection, _metadata(service))) if found.age is Age.CURRENT else 0
-        return Found(service, found, unlike)
+        if found.age is not Age.CURRENT:
+            return Found(service, found)
+        wanted = metadata_of(_package(service))
+        return Found(service, found, len(differences(connection, wanted)), lacks(connection, wanted))
 
     return _read(url, inside)
 
@@ -113,6 +115,9 @@ def in_words(found: Found) -> str:
             return f"{found.service}: OLDER, at {at}; run `serai-platform db upgrade` to bring it to {newest}"
         case Age.STRANGE:
             return f"{found.service}: NEWER, at {at}, unknown to this release ({newest}); run the newer release"
+    if found.lacking:
+        lacking = "; ".join(found.lacking)
+        return f"{found.service}: at {at}, but LACKS {lacking}: not made by a release, or another service's"
     if found.unlike:
         return f"{found.service}: at {at}, but {found.unlike} things differ from what this release makes; see a backup"
     return f"{found.service}: at {at}, as this release expects"
@@ -136,11 +141,6 @@ def _url(pattern: str, service: str) -> str:
 
 def _package(service: str) -> str:
     return f"services.{service}.migrations"
-
-
-def _metadata(service: str) -> MetaData:
-    metadata: MetaData = import_module(f"services.{service}.store").metadata
-    return metadata
 
 
 def _exists(url: str) -> bool:

@@ -192,7 +192,7 @@ def _prepared(engine: Engine, path: Path, migrations: str | None) -> Connection:
         raise _unopened(path, error) from error
     try:
         if migrations is not None:
-            _migrated(connection, migrations)
+            _migrated(connection, path, migrations)
         driver(connection).execute("PRAGMA busy_timeout=0")
     except BaseException as error:
         driver(connection).rollback()
@@ -203,10 +203,13 @@ def _prepared(engine: Engine, path: Path, migrations: str | None) -> Connection:
     return connection
 
 
-def _migrated(connection: Connection, migrations: str) -> None:
+def _migrated(connection: Connection, path: Path, migrations: str) -> None:
     raw = driver(connection)
     raw.execute("BEGIN IMMEDIATE")
-    migrate(connection, migrations)
+    try:
+        migrate(connection, migrations)
+    except Misconfigured as error:
+        raise Misconfigured(f"the database {path} cannot be used: {error.what}", code=error.code) from error
     raw.execute("COMMIT")
 
 

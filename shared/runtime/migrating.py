@@ -37,6 +37,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, MetaData, String, Table, inspect, select, table, text
 from sqlalchemy import column as sql_column
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from shared.errors import Misconfigured
 
@@ -74,20 +75,96 @@ def migrate(connection: Connection, package: str) -> bool:
     """Bring the database behind `connection` to the newest version of `package`; True when something was to do.
 
     `connection` is in a transaction, which the caller commits. Alembic is imported only when there is something to
-    do. Raises Misconfigured for a database that is newer than this release or a package without one newest version.
+    do. Raises Misconfigured for a database that is newer than this release, or whose tables are not those that its
+    version has: it was made by an unreleased state of the code, or by somebody else.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
     found = version(connection, package)
-    if found.age is Age.CURRENT:
-        return False
     if found.age is Age.STRANGE:
         raise Misconfigured(
-            f"the database is at version {found.present} of {package}, which this release does not know (its newest "
-            f"is {found.newest}): run the release that wrote it, or a newer one"
+            f"it is at version {found.present} of {package}, which this release does not know (its newest is "
+            f"{found.newest}): run the release that wrote it, or a newer one; if it is another service's, name our own"
         )
-    _run(connection, _folder(package), lambda script, present: script._upgrade_revs("head", present))
-    return True
+    if found.age is Age.EMPTY:
+        _check_no_stranger(connection, package)
+    if found.age is not Age.CURRENT:
+        _upgrade(connection, found)
+    if found.age is not Age.EMPTY:
+        _check_whole(connection, found)
+    return found.age is not Age.CURRENT
+
+
+_MEND: Final = (
+    "Name this service's own database in its settings, or move that one away (a file: rename it) and let a new one be "
+    "made; `serai-platform db check` says how each service's stands"
+)
+
+
+def _check_no_stranger(connection: Connection, package: str) -> None:
+    if taken := sorted(metadata_of(package).tables.keys() & _columns(connection).keys()):
+        raise Misconfigured(
+            f"it has a table `{taken[0]}` that no version of {package} made: it belongs to something else. {_MEND}"
+        )
+
+
+def _upgrade(connection: Connection, found: Version) -> None:
+    try:
+        _run(connection, _folder(found.package), lambda script, present: script._upgrade_revs("head", present))
+    except (OperationalError, ProgrammingError) as error:
+        if found.age is Age.EMPTY or not (missing := lacks(connection, metadata_of(found.package))):
+            raise
+        raise Misconfigured(
+            f"it cannot be brought from version {found.present} of {found.package} to {found.newest} "
+            f"({str(error.orig).splitlines()[0]}): it lacks {missing[0]}{_and_more(missing)}, and is not what that "
+            f"version made. {_MEND}"
+        ) from error
+
+
+def _check_whole(connection: Connection, found: Version) -> None:
+    if missing := lacks(connection, metadata_of(found.package)):
+        raise Misconfigured(
+            f"it says that it is at version {found.newest} of {found.package}, but lacks {missing[0]}"
+            f"{_and_more(missing)}: an unreleased state of this program made it, or it is another service's. {_MEND}"
+        )
+
+
+def _and_more(found: list[str]) -> str:
+    return f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+
+
+def lacks(connection: Connection, metadata: MetaData) -> list[str]:
+    """What of `metadata` the database does not have: tables, and columns of tables that it has, in words."""
+    present = _columns(connection)
+    absent = [f"the table `{each.name}`" for each in metadata.sorted_tables if each.name not in present]
+    return absent + [
+        f"the column `{column.name}` of `{each.name}`"
+        for each in metadata.sorted_tables
+        for column in each.columns
+        if each.name in present and column.name not in present[each.name]
+    ]
+
+
+def metadata_of(package: str) -> MetaData:
+    """The tables that the service with these migrations works on."""
+    found: MetaData = importlib.import_module(f"{package.rpartition('.')[0]}.store").metadata
+    return found
+
+
+_COLUMNS: Final = {
+    "sqlite": "SELECT m.name, c.name FROM sqlite_master AS m, pragma_table_info(m.name) AS c WHERE m.type = 'table'",
+    "postgresql": "SELECT table_name, column_name FROM information_schema.columns "
+    "WHERE table_schema = current_schema()",
+}  # fmt: skip
+"""One question; to reflect table by table costs some milliseconds each."""
+
+
+def _columns(connection: Connection) -> dict[str, set[str]]:
+    """The columns of every table there is, by table."""
+    found: dict[str, set[str]] = {}
+    for name, column in connection.execute(text(_COLUMNS[connection.dialect.name])):
+        found.setdefault(str(name), set()).add(str(column))
+    return found
 
 
 def downgrade(connection: Connection, package: str, target: str = "base") -> None:
@@ -184,6 +261,8 @@ def _newest(package: str, history: dict[str, str | None]) -> str:
 def _present(connection: Connection) -> str | None:
     if not inspect(connection).has_table(_VERSION_TABLE):
         return None
+    if "version_num" not in _columns(connection)[_VERSION_TABLE]:
+        raise Misconfigured(f"it has a table `{_VERSION_TABLE}` that is none of ours. {_MEND}")
     found = connection.execute(select(table(_VERSION_TABLE, sql_column("version_num")).c.version_num)).scalar()
     return None if found is None else str(found)
 

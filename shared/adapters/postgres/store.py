@@ -162,4 +162,8 @@ def _check(where: str, schema: str | None, version: int, encoding: str, standby:
 def _migrated(address: URL, limits: Limits, migrations: str) -> None:
     """In a thread: a migration has all the time that it needs, and Alembic can do one at a time only."""
     with connecting.alone(address, limits) as connection:
-        migrate(connection, migrations)
+        try:
+            migrate(connection, migrations)
+        except Misconfigured as error:
+            where = connecting.place(address)
+            raise Misconfigured(f"{where} cannot be used: {error.what}", code=error.code) from error

@@ -97,6 +97,73 @@ async def test_a_database_of_a_newer_release_is_refused_in_words(database: Datab
         await open_store_at(database.url, package("scheduler"))
 
 
+Spoiling = Callable[[Connection], object]
+
+
+def made_by_an_earlier_state(connection: Connection) -> None:
+    """As a developer's database before version 0001 was edited."""
+    migrate(connection, package("scheduler"))
+    connection.execute(text("ALTER TABLE attempts DROP COLUMN nonce"))
+
+
+def another_services(connection: Connection) -> None:
+    """The monitor is at 0001 as well."""
+    migrate(connection, package("monitor"))
+
+
+def a_strangers(connection: Connection) -> None:
+    connection.execute(text("CREATE TABLE jobs (name TEXT)"))
+
+
+def of_another_program_with_alembic(connection: Connection) -> None:
+    connection.execute(text("CREATE TABLE alembic_version (release TEXT)"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (made_by_an_earlier_state, "lacks the column `nonce` of `attempts`: an unreleased state"),
+        (another_services, "lacks the table "),
+        (a_strangers, "has a table `jobs` that no version of services.scheduler.migrations made"),
+        (of_another_program_with_alembic, "has a table `alembic_version` that is none of ours"),
+    ],
+)
+async def test_a_database_that_is_not_what_its_version_says_is_refused_with_place_reason_and_mend(
+    database: Database, spoil: Spoiling, words: str
+) -> None:
+    store = await bare(database)
+    await in_thread(store, database, spoil)
+    await database.close()
+    with pytest.raises(Misconfigured) as refused:
+        await open_store_at(database.url, package("scheduler"))
+    told = refused.value.what
+    assert words in told and "Name this service's own database in its settings, or move that one away" in told
+    assert told.startswith(("the database /", "PostgreSQL 127.0.0.1")), told
+
+
+async def test_one_that_an_upgrade_cannot_mend_is_refused_as_well_and_stays_as_it_was(database: Database) -> None:
+    store = await bare(database)
+
+    def halfway(connection: Connection) -> None:
+        migrate(connection, package("auth"))
+        downgrade(connection, package("auth"), "0001")
+        connection.execute(text("DROP TABLE memberships"))
+
+    await in_thread(store, database, halfway)
+    await database.close()
+    with pytest.raises(Misconfigured, match="lacks"):
+        await open_store_at(database.url, package("auth"))
+    assert databases.look("auth", database.url).version.present == "0001"
+
+
+async def test_check_names_what_is_lacking(database: Database) -> None:
+    store = await bare(database)
+    await in_thread(store, database, made_by_an_earlier_state)
+    await database.close()
+    told = databases.in_words(databases.look("scheduler", database.url))
+    assert told.startswith("scheduler: at 0001, but LACKS the column `nonce` of `attempts`")
+
+
 async def in_thread(store: Store, database: Database, body: Callable[[Connection], object]) -> None:
     """Migrations do not run on the event loop where its statements give it up: on a connection of their own."""
     if not database.several:
