@@ -10,7 +10,7 @@ Errors: `Problem` (the platform refuses, and says why), `Unreachable`, `NotUnder
 import asyncio
 import base64
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -25,6 +25,9 @@ from serai.wire import Bearer
 
 LONG_POLL_S: Final = 30
 """How long one question for a change may stay open at the gateway; shorter than proxies' usual 60 s."""
+
+LOOK_S: Final = 10.0
+"""Least time for the first look at jobs that are waited for, however short the wait."""
 
 POLLS_AT_ONCE: Final = 32
 """Open questions while many jobs are waited for; the rest wait their turn, which loses nothing."""
@@ -237,17 +240,22 @@ class Serai:
     ) -> Job:  # fmt: skip
         """The job once `true(job)` holds or it has ended; `seen` is called with each change on the way.
 
-        One question stays open at the gateway until the job changes: no polling. Raises WaitTimedOut.
+        One question stays open at the gateway until the job changes: no polling. Raises WaitTimedOut, but not before
+        the job was looked at once: one that is there already has not timed out.
         """
+        look_by, wait_by = _deadlines(timeout_s)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._until(job_id, true, seen)
+            async with asyncio.timeout_at(look_by):
+                job = await self.job(job_id)
+            seen(job)
+            if job.ended or true(job):
+                return job
+            async with asyncio.timeout_at(wait_by):
+                return await self._until(job, true, seen)
         except TimeoutError as error:
             raise WaitTimedOut(timeout_s or 0, [job_id]) from error
 
-    async def _until(self, job_id: str, true: Callable[[Job], bool], seen: Callable[[Job], None]) -> Job:
-        job = await self.job(job_id)
-        seen(job)
+    async def _until(self, job: Job, true: Callable[[Job], bool], seen: Callable[[Job], None]) -> Job:
         while not (job.ended or true(job)):
             asked = self._wire.pace.clock()
             news = await self._change(job)
@@ -270,23 +278,29 @@ class Serai:
     async def wait(
         self, job_ids: Sequence[str], *, timeout_s: float | None = None, seen: Callable[[Job], None] = lambda job: None
     ) -> list[Job]:
-        """The jobs, in the order of `job_ids`, once all have ended. Raises WaitTimedOut; the jobs then go on."""
-        turn, ended = asyncio.Semaphore(POLLS_AT_ONCE), dict[str, Job]()
+        """The jobs, in the order of `job_ids`, once all have ended. Raises WaitTimedOut; the jobs then go on.
 
-        async def one(job_id: str) -> None:
-            async with turn:
-                ended[job_id] = await self.until(job_id, lambda job: False, seen=seen)
+        Each is looked at once, however short the time is.
+        """
+        known = dict[str, Job]()
+        look_by, wait_by = _deadlines(timeout_s)
+
+        async def look(job_id: str) -> None:
+            known[job_id] = await self.job(job_id)
+            seen(known[job_id])
+
+        async def follow(job_id: str) -> None:
+            known[job_id] = await self._until(known[job_id], lambda job: False, seen)
 
         try:
-            async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as group:
-                for job_id in dict.fromkeys(job_ids):
-                    group.create_task(one(job_id), name=f"wait for {job_id}")
+            await _together(look, tuple(dict.fromkeys(job_ids)), look_by)
+            await _together(follow, [job_id for job_id, job in known.items() if not job.ended], wait_by)
         except TimeoutError as error:
-            unfinished = [job_id for job_id in job_ids if job_id not in ended]
+            unfinished = [job_id for job_id in job_ids if job_id not in known or not known[job_id].ended]
             raise WaitTimedOut(timeout_s or 0, unfinished) from error
         except ExceptionGroup as group_of_errors:
             raise group_of_errors.exceptions[0] from group_of_errors
-        return [ended[job_id] for job_id in job_ids]
+        return [known[job_id] for job_id in job_ids]
 
     async def report(
         self, job_id: str, fraction: float | None = None, message: str = "",
@@ -321,6 +335,29 @@ class Serai:
 
 def _part(text: str) -> str:
     return quote(text, safe="")
+
+
+def _deadlines(timeout_s: float | None) -> tuple[float | None, float | None]:
+    """By when jobs were looked at, and until when they are waited for, by the loop's clock."""
+    if timeout_s is None:
+        return None, None
+    now = asyncio.get_running_loop().time()
+    return now + max(timeout_s, LOOK_S), now + timeout_s
+
+
+async def _together(work: Callable[[str], Awaitable[None]], job_ids: Sequence[str], deadline: float | None) -> None:
+    """Work on all of them, some at a time. Raises TimeoutError, or a group with the first failure."""
+    if not job_ids:
+        return
+    turn = asyncio.Semaphore(POLLS_AT_ONCE)
+
+    async def one(job_id: str) -> None:
+        async with turn:
+            await work(job_id)
+
+    async with asyncio.timeout_at(deadline), asyncio.TaskGroup() as group:
+        for job_id in job_ids:
+            group.create_task(one(job_id), name=f"wait for {job_id}")
 
 
 def _path(job_id: str, *parts: str) -> str:

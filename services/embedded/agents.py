@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -64,10 +64,13 @@ async def open_agents(
         name: LocalRegion(binary, _region(name, members, folder, numbers, guarded=guarded), authority)
         for name, members in clusters.items()
     }
-    for region in regions.values():
-        stack.push_async_callback(region.stop, end_tasks=settings.end_tasks)
+    stack.push_async_callback(_stop_all, regions.values(), end_tasks=settings.end_tasks)
     await asyncio.gather(*(region.start() for region in regions.values()))
     return regions
+
+
+async def _stop_all(regions: Iterable[LocalRegion], *, end_tasks: bool) -> None:
+    await asyncio.gather(*(region.stop(end_tasks=end_tasks) for region in regions))
 
 
 async def _binary(asked: str) -> Path | None:

@@ -14,6 +14,7 @@ from services.auth.dev_issuer import DEMO_USERS, demo_token
 from services.embedded.platform import Platform, platform
 from services.embedded.settings import EmbeddedSettings
 from services.embedded.stopping import Stopping
+from shared.adapters.nomad.local_agent import LocalRegion
 from shared.errors import Misconfigured
 from shared.runtime import garbage
 
@@ -41,6 +42,10 @@ def check_examples(examples: Path) -> None:
         showcase.load(examples)
     except ClientError as error:
         raise Misconfigured(f"the examples cannot be run:\n{error}") from error
+
+
+_REAL = """   (real Nomads on loopback, plain HTTP and no tokens: whoever is on this machine may use them, as the issuer
+          gives anybody here a token anyway; `make up-real` runs them with TLS and ACLs)"""
 
 
 async def up(settings: EmbeddedSettings) -> int:
@@ -116,12 +121,13 @@ async def _until_told_to_stop(running: Platform, stopping: Stopping) -> None:
 def _words(running: Platform) -> str:
     users = "\n".join(f"  {user.user:<8} {user.about}" for user in DEMO_USERS)
     sites = "\n".join(f"  {name:<8} {address}" for name, address in running.sites.items())
+    kind = _REAL if any(isinstance(agent, LocalRegion) for agent in running.agents.values()) else ""
     return f"""
 Serai is running. Stop it with Ctrl-C; started again, it goes on with everything it had.
 
 Gateway   {running.gateway}   (API: {running.gateway}/docs)
 Issuer    {running.issuer}   (development only: gives tokens of the demo users to anybody on this machine)
-Sites
+Sites{kind}
 {sites}
 Users
 {users}

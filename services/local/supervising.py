@@ -99,7 +99,7 @@ class Kept:
 
 
 class Supervisor:
-    """All of them, by name. Ends them in the order opposite to that of their start."""
+    """All of them, by name. Ends them together."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -121,6 +121,5 @@ class Supervisor:
             raise NotFound(f"there is no process {name!r}: {', '.join(self.kept)}") from None
 
     async def stop(self) -> None:
-        """End them all."""
-        for kept in reversed(list(self.kept.values())):
-            await kept.stop()
+        """End them all at once: each waits for its own requests and leases only, and for none of the others."""
+        await asyncio.gather(*(kept.stop() for kept in self.kept.values()))

@@ -45,8 +45,12 @@ def listed(context: typer.Context, vo: VoOption = None, output: Output = Format.
     """Names and dates of your secrets; values are never shown."""
     here = session.of(context)
     found = here.ask(lambda serai: serai.secrets(vo))
+    screen = here.screen(output)
+    if not found and not screen.json:
+        screen.say(f"you have no secrets{f' in {vo}' if vo else ''}; set one: `serai secrets set NAME --file FILE`")
+        return
     rows = ((each["vo"], each["name"], each["updated_at"], each.get("used_at") or "never") for each in found)
-    here.screen(output).data(found, Grid.of(("VO", "NAME", "SET", "USED"), rows))
+    screen.data(found, Grid.of(("VO", "NAME", "SET", "USED"), rows))
 
 
 def put(

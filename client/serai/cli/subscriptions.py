@@ -63,7 +63,11 @@ def listed(context: typer.Context, output: Output = Format.TABLE) -> None:
     """Your subscriptions, newest first."""
     here = session.of(context)
     found = here.ask(lambda serai: serai.subscriptions())
-    here.screen(output).data(found, Grid.of(_COLUMNS, (_row(each) for each in found)))
+    screen = here.screen(output)
+    if not found and not screen.json:
+        screen.say("you have no subscriptions; have events sent to you: `serai subscribe --state succeeded`")
+        return
+    screen.data(found, Grid.of(_COLUMNS, (_row(each) for each in found)))
 
 
 def show(context: typer.Context, id: IdArgument, output: Output = Format.TABLE) -> None:

@@ -4,7 +4,7 @@ It speaks the gateway's public API as far as the client's tests need it, and rem
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,10 +112,15 @@ class FakeGateway:
             Route(f"{job}/outputs/{{name}}", self.content),
             Route(job, self.job), Route(job, self.cancel, methods=["DELETE"]),
             Route("/demo/users", self.users), Route("/demo/token", self.token, methods=["POST"]),
+            *self.more_routes(),
         ]  # fmt: skip
         return Starlette(
             routes=[Route(r.path, self._guarded(r.endpoint), methods=list(r.methods or ())) for r in routes]
         )
+
+    def more_routes(self) -> Iterable[Route]:
+        """Those of a gateway that can more."""
+        return ()
 
     def paths(self, method: str = "GET") -> list[str]:
         """What was asked with a method, in order."""

@@ -3,45 +3,17 @@
 import json
 import re
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
 import pytest
 from starlette.responses import JSONResponse
 
-from serai import cli
-from tests.unit.client.builders import Deaf, Time, a_pace
+from tests.unit.client.builders import Deaf
+from tests.unit.client.conftest import Serai
 from tests.unit.client.fake_gateway import TOKEN, VO, FakeGateway, event, frames, job_id, look, problem, sse
 
 pytestmark = pytest.mark.fast
-
-Serai = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def gateway() -> FakeGateway:
-    return FakeGateway()
-
-
-@pytest.fixture
-def serai(gateway: FakeGateway, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Serai:
-    """Runs one command, signed in as alice; gives exit code, standard output, standard error."""
-
-    def run(
-        *args: str, token: str | None = TOKEN, transport: httpx2.AsyncBaseTransport | None = None
-    ) -> tuple[int, str, str]:
-        environment = {
-            "SERAI_CONFIG_DIR": str(tmp_path / "config"), "SERAI_URL": "http://127.0.0.1:8080", "SERAI_KEYRING": "off",
-            "TMPDIR": str(tmp_path),
-        }  # fmt: skip
-        if token:
-            environment["SERAI_TOKEN"] = token
-        code = cli.main(args, environment, transport or httpx2.ASGITransport(gateway.app), a_pace(Time()))
-        told = capfdbinary.readouterr()
-        return code, told.out.decode(), told.err.decode()
-
-    return run
 
 
 @pytest.fixture
@@ -171,6 +143,15 @@ def test_wait_exits_with_the_jobs_outcome(
     gateway.jobs[1] = [look(1, "running"), look(1, state, exit_code=exit_code)]
     found, out, _ = serai("wait", job_id(1), "-o", "json")
     assert found == code and json.loads(out)[0]["exit_code"] == exit_code
+
+
+def test_no_time_to_wait_is_enough_for_a_job_that_has_ended(gateway: FakeGateway, serai: Serai) -> None:
+    gateway.jobs[1] = [look(1, "failed", exit_code=3)]
+    gateway.jobs[2] = [look(2, "running")]
+    code, _, err = serai("wait", job_id(1), "--timeout", "0s")
+    assert code == 3 and "failed" in err and "given up" not in err
+    code, _, err = serai("wait", job_id(1), job_id(2), "--timeout", "0s")
+    assert code == 124 and f"serai wait {job_id(2)}" in err and f"wait {job_id(1)}" not in err
 
 
 def test_a_wait_that_is_given_up_says_how_to_go_on(gateway: FakeGateway, serai: Serai) -> None:
