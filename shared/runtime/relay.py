@@ -1,6 +1,12 @@
-"""One relay per service: publishes the outbox in order, with the bus's confirms, and moves its cursor only then."""
+"""One relay per service: publishes the outbox in order, with the bus's confirms, and moves its cursor only then.
+
+What this process wrote itself it has in memory (`Transactions.tail`) and need not read back; the outbox is read at the
+start, for what other copies wrote, and where the bus was away for long. The cursor is written down a little later, so
+that a message does not cost a commit of its own.
+"""
 
 import asyncio
+from collections.abc import Sequence
 
 import orjson
 from sqlalchemy import Connection, Row, bindparam, delete, func, select
@@ -15,6 +21,11 @@ _CURSOR = "relay"
 _BATCH = 128
 _IDLE_CHECK_S = 5.0
 """Another copy of the service may have written; look without being woken, this often."""
+_NOTE_S = 0.5
+"""The cursor is written down this long after the first message behind it: so much is sent again after a crash."""
+
+Placed = tuple[int, Message]
+"""A message and its position in the outbox."""
 
 
 class Relay:
@@ -25,7 +36,12 @@ class Relay:
         self._bus = bus
         self._outbox = transactions.tables.outbox
         self._cursor = transactions.tables.relay_cursor
-        self._position: int | None = None
+        self._position = 0
+        """Everything up to it is published."""
+        self._noted = 0
+        self._note_at: float | None = None
+        self._looked = False
+        """The stored cursor was read since the start, or since a pause."""
         self._where_is_it = select(self._cursor.c.position).where(self._cursor.c.name == _CURSOR)
         self._next = (
             select(self._outbox)
@@ -36,25 +52,38 @@ class Relay:
 
     async def run(self) -> None:
         """Publish for ever; raises Unavailable with the bus or the store (the supervisor tries again)."""
-        self._position = None
+        self._looked = False
         while True:
             self._transactions.outbox_written.clear()
-            while await self.publish_batch():
-                pass
+            while self._may_go_on(await self.publish_batch()):
+                await self._note_in_time()
             await self._written()
 
     async def publish_batch(self) -> int:
         """Publish up to 128 messages behind the cursor; how many there were."""
-        store = self._transactions.store
-        position = await store.read(self._read_cursor) if self._position is None else self._position
-        rows = await store.read(lambda connection: self._read_rows(connection, position))
-        if not rows:
-            self._position = position
-            return 0
-        await self._bus.publish([_message(row) for row in rows])
-        await store.transact(lambda connection: self._move(connection, rows[-1].position))
-        self._position = rows[-1].position
-        return len(rows)
+        batch = self._transactions.tail.behind(self._position, _BATCH) if self._looked else []
+        batch = batch or await self._transactions.store.read(self._read)
+        self._looked = True
+        if batch:
+            await self._publish(batch)
+        return len(batch)
+
+    def _may_go_on(self, published: int) -> bool:
+        """Whether more may be behind the last batch."""
+        return published == _BATCH or (published > 0 and self._position < self._transactions.tail.last)
+
+    async def _publish(self, batch: Sequence[Placed]) -> None:
+        await self._bus.publish([message for _, message in batch])
+        self._position = batch[-1][0]
+        if self._note_at is None:
+            self._note_at = asyncio.get_running_loop().time() + _NOTE_S
+
+    async def note(self) -> None:
+        """Write down how far everything is published."""
+        self._note_at, position = None, self._position
+        if position != self._noted:
+            await self._transactions.store.transact(lambda connection: self._move(connection, position))
+            self._noted = position
 
     async def lag_s(self) -> float:
         """Age in seconds of the oldest message that is not published yet; 0 when there is none."""
@@ -62,21 +91,31 @@ class Relay:
         return 0.0 if oldest is None else max(0.0, (micros(self._transactions.clock()) - oldest) / 1e6)
 
     async def _written(self) -> None:
+        """Wait for more; note the cursor when that is due, and look into the outbox after a pause."""
+        due, now = self._note_at, asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(_IDLE_CHECK_S):
+            async with asyncio.timeout(_IDLE_CHECK_S if due is None else max(0.0, due - now)):
                 await self._transactions.outbox_written.wait()
         except TimeoutError:
-            self._position = None
+            self._looked = due is not None
+        await self._note_in_time()
+
+    async def _note_in_time(self) -> None:
+        if self._note_at is not None and asyncio.get_running_loop().time() >= self._note_at:
+            await self.note()
+
+    def _read(self, connection: Connection) -> list[Placed]:
+        """What is stored behind the cursor. Another copy may have moved that; ours is written down late."""
+        if not self._looked:
+            self._position = max(self._position, self._read_cursor(connection))
+        return [(row.position, _message(row)) for row in connection.execute(self._next, {"after": self._position})]
 
     def _read_cursor(self, connection: Connection) -> int:
         return connection.execute(self._where_is_it).scalar() or 0
 
-    def _read_rows(self, connection: Connection, position: int) -> list[Row[tuple[object, ...]]]:
-        return list(connection.execute(self._next, {"after": position}))
-
     def _read_oldest(self, connection: Connection) -> int | None:
         query = select(func.min(self._outbox.c.created_at)).where(
-            self._outbox.c.position > self._read_cursor(connection)
+            self._outbox.c.position > max(self._position, self._read_cursor(connection))
         )
         return connection.execute(query).scalar()
 

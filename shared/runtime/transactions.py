@@ -5,14 +5,15 @@ log: the relay publishes from it, and it answers `events_after` for readers with
 """
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import Connection, bindparam, func, insert, select
 
 from shared.contracts import codec
 from shared.contracts.envelope import Message
@@ -23,6 +24,9 @@ from shared.runtime.clock import micros
 from shared.runtime.tables import RuntimeTables
 
 T = TypeVar("T")
+
+TAIL: Final = 1024
+"""Messages kept in memory for the relay; it reads older ones from the outbox."""
 
 
 @dataclass(slots=True)
@@ -35,22 +39,57 @@ class Unit:
     source: str
     tables: RuntimeTables
     outgoing: list[dict[str, object]] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    """Those of `outgoing`, as they will be published."""
+    last: int = 0
+    """The position of the last one in the outbox."""
     callbacks: list[Callable[[], None]] = field(default_factory=list)
 
     def emit(self, event: Event) -> None:
         """Publish an event along all of its routes."""
         series = _series(event)
         for message in codec.event_messages(event, source=self.source, time=self.now, cause=self.cause):
-            in_series = message.exchange == EVENTS_EXCHANGE
-            self.outgoing.append(_row(message, self.now, series if in_series else (None, None, None)))
+            self._add(message, series if message.exchange == EVENTS_EXCHANGE else _NO_SERIES)
 
     def send(self, message: Message) -> None:
         """Publish a message that is ready to go (a granted command)."""
-        self.outgoing.append(_row(message, self.now, (None, None, None)))
+        self._add(message, _NO_SERIES)
+
+    def _add(self, message: Message, series: "Series") -> None:
+        self.outgoing.append(_row(message, self.now, series))
+        self.messages.append(message)
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Call on the event loop once the transaction is durable; not called when it is rolled back."""
         self.callbacks.append(callback)
+
+
+class Tail:
+    """What this process has written into its outbox lately, so that its relay need not read it back.
+
+    Positions grow without holes within one transaction, and nothing is promised between two: another copy of the
+    service may have written there.
+    """
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[int, Message]] = deque(maxlen=TAIL)
+        self.last = 0
+        """The position of the newest message that this process has written."""
+
+    def add(self, last: int, messages: Sequence[Message]) -> None:
+        """Messages of one transaction, committed; the last one has this position."""
+        self._kept.extend(enumerate(messages, last - len(messages) + 1))
+        self.last = max(self.last, last)
+
+    def behind(self, position: int, most: int) -> list[tuple[int, Message]]:
+        """The messages at the next positions, up to the first one that is not known here."""
+        kept, found = self._kept, list[tuple[int, Message]]()
+        while kept and kept[0][0] <= position:
+            kept.popleft()
+        while kept and kept[0][0] == position + 1 and len(found) < most:
+            found.append(kept.popleft())
+            position += 1
+        return found
 
 
 class Transactions:
@@ -61,9 +100,11 @@ class Transactions:
         self.tables = tables
         self.clock = clock
         self.outbox_written = asyncio.Event()
+        self.tail = Tail()
         self._source = source
         outbox = tables.outbox
         self._insert = insert(outbox)
+        self._last = select(func.max(outbox.c.position))
         self._after = (
             select(outbox.c.body)
             .where(
@@ -87,11 +128,13 @@ class Transactions:
             result = body(unit)
             if unit.outgoing:
                 connection.execute(self._insert, unit.outgoing)
+                unit.last = connection.execute(self._last).scalar_one()
             made[:] = [unit]
             return result
 
         result = await self.store.transact(inside)
         if made[0].outgoing:
+            self.tail.add(made[0].last, made[0].messages)
             self.outbox_written.set()
         for callback in made[0].callbacks:
             callback()
@@ -107,16 +150,20 @@ class Transactions:
         return [bytes(row[0]) for row in found]
 
 
-def _series(event: Event) -> tuple[str | None, int | None, int | None]:
+Series = tuple[str | None, int | None, int | None]
+_NO_SERIES: Final[Series] = (None, None, None)
+
+
+def _series(event: Event) -> Series:
     match event:
         case JobEvent():
             return str(event.job_id), 0, event.sequence
         case AttemptEvent():
             return str(event.job_id), event.attempt, event.sequence
-    return None, None, None
+    return _NO_SERIES
 
 
-def _row(message: Message, now: datetime, series: tuple[str | None, int | None, int | None]) -> dict[str, object]:
+def _row(message: Message, now: datetime, series: Series) -> dict[str, object]:
     job_id, attempt, sequence = series
     return {
         "id": message.id, "type": message.type, "exchange": message.exchange, "routing_key": message.routing_key,

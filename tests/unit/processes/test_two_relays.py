@@ -154,12 +154,15 @@ async def test_a_slow_relay_repeats_what_a_fast_one_has_published_and_changes_no
     fast.opened.set()
     while await second.publish_batch():
         pass
+    await second.note()
     ahead = await world.cursor()
     slow.opened.set()
     assert await held == 128
+    await first.note()
     assert await world.cursor() < ahead, "the slow one's cursor is older: that repeats, and loses nothing"
     while await first.publish_batch():
         pass
+    await first.note()
     arrived = await world.arrived(JOBS * STEPS)
     assert first_arrivals(arrived) == complete(STEPS)
     assert await world.cursor() == ahead
