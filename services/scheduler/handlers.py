@@ -171,7 +171,7 @@ def site_reachable(context: Context, unit: Unit, envelope: Envelope, event: Site
     site = context.sites().get(event.site)
     if site is not None:
         store.due_again(unit.connection, site.cluster, unit.now)
-        unit.after_commit(context.keeper.wakes.calls.set)
+        unit.after_commit(partial(context.keeper.wakes.owed, site.cluster))
 
 
 def site_unreachable(context: Context, unit: Unit, envelope: Envelope, event: SiteUnreachable) -> None:
@@ -209,7 +209,7 @@ def _stop_unknown(context: Context, unit: Unit, event: SiteStray) -> None:
             unit.connection, event.job_id, event.attempt, Call.CLOSE, cluster=site.cluster,
             namespace=event.namespace, now=unit.now,
         )  # fmt: skip
-        unit.after_commit(context.keeper.wakes.calls.set)
+        unit.after_commit(partial(context.keeper.wakes.owed, site.cluster))
 
 
 # -- the table ----------------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ nothing itself.
 """
 
 import random
+from dataclasses import replace
+from functools import partial
 
 from services.scheduler import jobs, queue_store, queueing, store
 from services.scheduler.deadlines import Graces
@@ -69,10 +71,8 @@ class Keeper:
         store.insert_job(unit.connection, decision.job, self.graces)
         for effect in decision.effects:
             self._carry_out(unit, decision.job, effect)
-        unit.after_commit(self.wakes.queue.set)
-        loaded = store.load(unit.connection, decision.job.id)
-        assert loaded is not None
-        return loaded
+        unit.after_commit(self.wakes.queued)
+        return replace(decision.job, revision=store.FIRST_REVISION)
 
     def _carry_out(self, unit: Unit, job: Job, effect: Effect) -> None:
         match effect:
@@ -84,7 +84,7 @@ class Keeper:
                     unit.connection, job.id, number, call, cluster=job.attempt.cluster,
                     namespace=job.attempt.namespace, now=unit.now,
                 )  # fmt: skip
-                unit.after_commit(self.wakes.calls.set)
+                unit.after_commit(partial(self.wakes.owed, job.attempt.cluster))
             case Drop(call, number):
                 store.drop_owed(unit.connection, job.id, number, call)
             case StopStray():
@@ -105,7 +105,7 @@ class Keeper:
             unit.connection, job_id, stray.number, Call.CLOSE, cluster=found.cluster, namespace=found.namespace,
             now=unit.now,
         )  # fmt: skip
-        unit.after_commit(self.wakes.calls.set)
+        unit.after_commit(partial(self.wakes.owed, found.cluster))
 
     def _stray_ended(self, unit: Unit, job: Job, number: int) -> None:
         found = store.attempt(unit.connection, job.id, number) if job.spec.secrets else None
@@ -114,14 +114,14 @@ class Keeper:
                 unit.connection, job.id, number, Call.FORGET, cluster=found.cluster, namespace=found.namespace,
                 now=unit.now,
             )  # fmt: skip
-            unit.after_commit(self.wakes.calls.set)
+            unit.after_commit(partial(self.wakes.owed, found.cluster))
         store.drop_owed(unit.connection, job.id, number, Call.CLOSE)
         store.set_standing(unit.connection, job.id, number, Standing.ENDED, unit.now)
         unit.after_commit(self.wakes.room)
 
     def _wake(self, unit: Unit, before: Job, after: Job) -> None:
         if after.state is JobState.QUEUED and before.state is not JobState.QUEUED:
-            unit.after_commit(self.wakes.queue.set)
+            unit.after_commit(self.wakes.queued)
         if before.attempt is not None and before.attempt.standing is not Standing.ENDED:
             freed = after.attempt is not None and after.attempt.standing is Standing.ENDED
             if freed or after.state in FINAL_JOB_STATES:

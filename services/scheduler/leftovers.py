@@ -7,6 +7,7 @@ The usual end needs no sweep: the deletion is owed from the moment an attempt ha
 import asyncio
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -66,7 +67,7 @@ class Leftovers:
                     unit.connection, attempt.job_id, attempt.number, Call.FORGET, cluster=cluster,
                     namespace=namespace, now=unit.now,
                 )  # fmt: skip
-                unit.after_commit(self._keeper.wakes.calls.set)
+                unit.after_commit(partial(self._keeper.wakes.owed, cluster))
 
 
 def _attempt_of(nomad_id: str) -> AttemptId | None:

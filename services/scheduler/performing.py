@@ -87,28 +87,39 @@ class Performer:
         self._under_way: dict[str, set[tuple[ids.JobId, int, Call]]] = {}
         self._done: list[Done] = []
         self._finished = asyncio.Event()
+        self._full: set[str] = set()
+        """Clusters that may have more due than can be called at a time: looked at again when a call has ended."""
 
     async def run(self) -> None:
         """Make owed calls for ever."""
         self._under_way = {cluster: set() for cluster in self._engines}
-        self._done, self._finished = [], asyncio.Event()
+        self._done, self._finished, self._full = [], asyncio.Event(), set()
         async with asyncio.TaskGroup() as calls:
             calls.create_task(self._record(), name="scheduler.calls.record")
+            clusters = set(self._engines)
             while True:
-                for cluster in self._engines:
-                    for owed in await self._due(cluster):
-                        self._under_way[cluster].add(owed.key)
-                        calls.create_task(self._perform(owed), name=f"{owed.call}:{owed.job_id}-{owed.number}")
-                await self._keeper.wakes.calls.wait(self._pace.tick_s)
+                for owed in await self._due(clusters & self._under_way.keys()):
+                    self._under_way[owed.cluster].add(owed.key)
+                    calls.create_task(self._perform(owed), name=f"{owed.call}:{owed.job_id}-{owed.number}")
+                woken = await self._keeper.wakes.calls.wait(self._pace.tick_s)
+                clusters = self._keeper.wakes.take_owed() if woken else set(self._engines)
 
-    async def _due(self, cluster: str) -> list[OwedCall]:
-        busy = self._under_way[cluster]
-        free = self._pace.per_cluster - len(busy)
-        if free <= 0:
+    async def _due(self, clusters: set[str]) -> list[OwedCall]:
+        """What may be called now at these clusters."""
+        now, most = self._clock(), self._pace.per_cluster
+        asked = {cluster for cluster in clusters if len(self._under_way[cluster]) < most}
+        self._full |= clusters - asked
+        if not asked:
             return []
-        now = self._clock()
-        due = await self._store.read(lambda connection: store.due_calls(connection, cluster, now, free + len(busy)))
-        return [owed for owed in due if owed.key not in busy][:free]
+        due = await self._store.read(lambda c: {cluster: store.due_calls(c, cluster, now, most) for cluster in asked})
+        return [owed for cluster, calls in due.items() for owed in self._fresh(cluster, calls)]
+
+    def _fresh(self, cluster: str, due: list[OwedCall]) -> list[OwedCall]:
+        """Those that are not under way, as many as may be."""
+        busy, most = self._under_way[cluster], self._pace.per_cluster
+        if len(due) == most:
+            self._full.add(cluster)
+        return [owed for owed in due if owed.key not in busy][: most - len(busy)]
 
     # -- calling --------------------------------------------------------------------------------------------------
 
@@ -208,7 +219,9 @@ class Performer:
             await self._leader.run(lambda unit, batch=batch: self._write(unit, batch), cause="performing")  # type: ignore[misc]
             for done in batch:
                 self._under_way[done.owed.cluster].discard(done.owed.key)
-            self._keeper.wakes.calls.set()
+            for cluster in {done.owed.cluster for done in batch} & self._full:
+                self._full.discard(cluster)
+                self._keeper.wakes.owed(cluster)
 
     def _write(self, unit: Unit, batch: list[Done]) -> None:
         for done in batch:

@@ -36,7 +36,7 @@ _PAGE: Final = 64
 _PAGES: Final = 32
 _MOST_SHAPES: Final = 2000
 _PLANNINGS: Final = 6
-_TOLD_AT_ONCE: Final = 200
+_TOLD_AT_ONCE: Final = 20
 _SHAPES_TOLD: Final = 50
 
 
@@ -64,12 +64,18 @@ class _Memory:
     held: dict[OwnShape, Reason] = field(default_factory=dict)
     cleared_at: float = 0.0
     told_at: float = 0.0
+    more_to_tell: bool = False
     whole: bool = True
-    """The last look at the queue reached its end."""
+    """The last look at the queue reached its end: who is in it waits for a known reason, or for a time to come."""
 
     def why(self, waiting: Waiting) -> Reason | None:
         """Why a job is left out, None when it is not."""
         return self.held.get(rounds.own_shape(waiting.job, waiting.shape)) or self.stuck.get(waiting.shape)
+
+    @property
+    def waits(self) -> bool:
+        """Whether something waits for what may change."""
+        return bool(self.stuck or self.held)
 
     def forget(self) -> None:
         self.stuck.clear()
@@ -98,9 +104,10 @@ class Placer:
         """Place for ever."""
         self._memory = _Memory()
         while True:
-            self._forget_stuck()
-            while await self.round():
-                self._forget_stuck()
+            if self._forget_stuck() or self._keeper.wakes.queue_changed or not self._memory.whole:
+                self._keeper.wakes.queue_changed = False
+                while await self.round() and not self._memory.whole:
+                    self._forget_stuck()
             await self._tell_waiting()
             await self._keeper.wakes.queue.wait(self._patience_s())
 
@@ -110,7 +117,8 @@ class Placer:
         for _ in range(_PAGES):
             page = await self._page(after)
             moved = await self._place(page) if page else 0
-            self._memory.whole = len(page) < _PAGE and not moved
+            left = sum(self._memory.why(waiting) is None for waiting in page) - moved
+            self._memory.whole = len(page) < _PAGE and (not moved or left <= 0)
             if moved or len(page) < _PAGE:
                 return moved
             after = page[-1].key
@@ -192,44 +200,59 @@ class Placer:
 
     async def _tell_waiting(self) -> None:
         """Tell jobs that are stuck why, once they have waited a little, and again when the reason is another."""
-        if self._now_s() - self._memory.told_at < self._pace.tick_s or not (self._memory.stuck or self._memory.held):
+        memory = self._memory
+        if not memory.waits or self._now_s() - memory.told_at < self._telling_s():
             return
-        self._memory.told_at = self._now_s()
+        memory.told_at = self._now_s()
         waiting = await self._store.read(self._to_tell)
-        reasons = [(one.job, self._memory.why(one)) for one in waiting]
+        memory.more_to_tell = len(waiting) >= _TOLD_AT_ONCE
+        reasons = [(one.job, memory.why(one)) for one in waiting]
         told: list[tuple[Job, Input]] = [(job, Waits(reason)) for job, reason in reasons if reason is not None]
         if told:
             await self._leader.run(lambda unit: self._tell_all(unit, told), cause="placing/waiting")
 
+    def _telling_s(self) -> float:
+        """Between two tellings: many are told a few at a time, so that nobody else's transaction waits long."""
+        return self._pace.recheck_s if self._memory.more_to_tell else self._pace.tick_s
+
     def _to_tell(self, connection: Connection) -> list[Waiting]:
+        """Those who were not told anything yet; when all were, those for whom it is different now."""
         now, memory = self._clock(), self._memory
         first = now - timedelta(seconds=self._pace.tell_after_s)
         again = now - timedelta(seconds=self._pace.retell_after_s)
         waiting = queue_store.untold(connection, now, first, _TOLD_AT_ONCE)
+        if len(waiting) == _TOLD_AT_ONCE:
+            return waiting
         reasons: list[tuple[tuple[str, tuple[str, str] | None], Reason]]
         reasons = [((shape, None), why) for shape, why in memory.stuck.items()]
         reasons += [((shape, (issuer, subject)), why) for (issuer, subject, shape), why in memory.held.items()]
         for (shape, owner), why in self._rng.sample(reasons, min(_SHAPES_TOLD, len(reasons))):
             waiting += queue_store.told_otherwise(connection, shape, why.code, again, _TOLD_AT_ONCE, owner)
-        return waiting
+        return waiting[:_TOLD_AT_ONCE]
 
     # -- pace -----------------------------------------------------------------------------------------------------
 
-    def _forget_stuck(self) -> None:
-        """When room changed, and on every tick, everything is looked at again; but not before a whole look is done."""
-        wakes, now_s = self._keeper.wakes, self._now_s()
-        since = now_s - self._memory.cleared_at
-        due = since >= self._pace.tick_s or (wakes.room_changed and since >= self._pace.recheck_s)
-        if due and self._memory.whole:
-            wakes.room_changed = False
-            self._memory.cleared_at = now_s
-            self._memory.forget()
+    def _forget_stuck(self) -> bool:
+        """When room changed for those who wait for it, and on every tick, everything is looked at again; but not
+        before a whole look is done. Whether it is time.
+        """
+        wakes, memory, now_s = self._keeper.wakes, self._memory, self._now_s()
+        since = now_s - memory.cleared_at
+        due = since >= self._pace.tick_s or (wakes.room_changed and memory.waits and since >= self._pace.recheck_s)
+        if not due or not memory.whole:
+            return False
+        wakes.room_changed = False
+        memory.cleared_at = now_s
+        memory.forget()
+        return True
 
     def _patience_s(self) -> float:
         """How long to wait for a wake: less when changed room waits for its turn to be looked at."""
-        if self._keeper.wakes.room_changed and (self._memory.stuck or self._memory.held):
+        if self._keeper.wakes.room_changed and self._memory.waits:
             since = self._now_s() - self._memory.cleared_at
             return max(0.001, self._pace.recheck_s - since)
+        if self._memory.more_to_tell:
+            return max(0.001, self._pace.recheck_s)
         return self._pace.tick_s if self._memory.whole else 0.001
 
     def _now_s(self) -> float:

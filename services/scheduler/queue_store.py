@@ -52,12 +52,8 @@ class Waiting:
 
 def next_turn(connection: Connection, precedence: int, owner: Principal) -> int:
     """The turn of a new job of this owner."""
-    first = connection.execute(_FIRST_TURN, {"of_precedence": precedence}).scalar()
-    if first is None:
-        return turn_of(None, None)
-    last = connection.execute(
-        _LAST_OWN, {"of_precedence": precedence, "of_issuer": owner.issuer, "of_subject": owner.subject}
-    ).scalar()
+    given = {"of_precedence": precedence, "of_issuer": owner.issuer, "of_subject": owner.subject}
+    first, last = connection.execute(_TURNS, given).one()
     return turn_of(first, last)
 
 
@@ -70,6 +66,7 @@ _LAST_OWN: Final = select(func.max(jobs.c.turn)).where(
     jobs.c.owner_subject == bindparam("of_subject"),
     jobs.c.owner_issuer == bindparam("of_issuer"),
 )
+_TURNS: Final = select(_FIRST_TURN.scalar_subquery().label("first"), _LAST_OWN.scalar_subquery().label("last_own"))
 
 
 def page(

@@ -63,7 +63,7 @@ class Stopper:
 
     def _look_again(self, unit: Unit) -> None:
         queue_store.look_again_at_suspended(unit.connection)
-        unit.after_commit(self._keeper.wakes.queue.set)
+        unit.after_commit(self._keeper.wakes.queued)
 
     async def stop_suspended(self) -> None:
         """Stop every job at a site that a suspension stops."""

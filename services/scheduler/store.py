@@ -53,6 +53,9 @@ _OWED_AGAIN: Final = (
 )
 
 
+FIRST_REVISION: Final = 1
+
+
 class Raced(Unavailable):
     """Somebody else saved the job meanwhile: read it again and decide again."""
 
@@ -94,7 +97,7 @@ def load(connection: Connection, job_id: JobId) -> Job | None:
 def insert_job(connection: Connection, job: Job, graces: Graces) -> None:
     """A job that was not there before."""
     values = rows.fixed_columns(job) | rows.moving_columns(job, graces)
-    connection.execute(_INSERT, values | {"revision": 1})
+    connection.execute(_INSERT, values | {"revision": FIRST_REVISION})
 
 
 def save(connection: Connection, before: Job, after: Job, graces: Graces) -> None:

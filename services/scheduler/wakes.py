@@ -24,15 +24,32 @@ class Wake:
 
 
 class Wakes:
-    """`queue`: a job came into the queue. `room`: it may fit now what did not before. `calls`: a call is owed."""
+    """`queue` wakes the placer, `calls` the performer, `sweep` the sweeper; the rest says what for."""
 
     def __init__(self) -> None:
         self.queue = Wake()
         self.calls = Wake()
         self.sweep = Wake()
         self.room_changed = False
+        self.queue_changed = False
+        self._owed: set[str] = set()
 
     def room(self) -> None:
-        """Room was freed, or a site changed."""
+        """Room was freed, or a site changed: what did not fit before may fit now."""
         self.room_changed = True
         self.queue.set()
+
+    def queued(self) -> None:
+        """A job came into the queue, or may be looked at again."""
+        self.queue_changed = True
+        self.queue.set()
+
+    def owed(self, cluster: str) -> None:
+        """A call to a cluster is owed, or more of them may be made at a time."""
+        self._owed.add(cluster)
+        self.calls.set()
+
+    def take_owed(self) -> set[str]:
+        """The clusters that were named since this was last asked."""
+        owed, self._owed = self._owed, set()
+        return owed
