@@ -5,7 +5,7 @@ nothing is lost with the process, and the outcome never waits for it.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import Any, cast
@@ -47,6 +47,8 @@ class Collector:
         self._changes = changes
         self._settings = settings
         self._owed = owed
+        self._full = False
+        """More may be due than is fetched at a time: look again when one of them has ended."""
         self._rules = KeepingRules(
             log_bytes=settings.log_bytes, output_bytes=settings.output_bytes, give_up_s=settings.keep_for_s
         )
@@ -59,29 +61,35 @@ class Collector:
             while True:
                 self._owed.clear()
                 running = {key: task for key, task in running.items() if not task.done()}
-                for owed in await self._due(running):
+                found, next_due = await self._look()
+                for owed in self._fresh(found, running):
                     key = (owed.job_id, owed.attempt)
                     running[key] = group.create_task(self._collect(owed), name=f"monitor.keep:{owed.job_id}")
-                await wait(self._owed, await self._idle_s(bool(running)))
+                await wait(self._owed, self._idle_s(next_due, bool(running)))
 
-    async def _due(self, running: Mapping[Key, Any]) -> list[Owed]:
-        room = self._settings.keep_concurrency - len(running)
-        now = self._transactions.clock()
-        found = await self._transactions.store.read(lambda c: kept_store.due(c, now, room + len(running)))
-        return [owed for owed in found if (owed.job_id, owed.attempt) not in running][: max(room, 0)]
+    async def _look(self) -> tuple[list[Owed], datetime | None]:
+        """What is due, and when the next one is."""
+        now, most = self._transactions.clock(), self._settings.keep_concurrency
+        return await self._transactions.store.read(lambda c: (kept_store.due(c, now, most), kept_store.next_due(c)))
 
-    async def _idle_s(self, busy: bool) -> float:
-        """Until the next one is due; a task that ends wakes us anyway."""
-        at = await self._transactions.store.read(kept_store.next_due)
-        if at is None or busy:
+    def _fresh(self, found: Sequence[Owed], running: Mapping[Key, Any]) -> list[Owed]:
+        """Those that are not being fetched, as many as may be."""
+        most = self._settings.keep_concurrency
+        self._full = len(found) == most
+        return [owed for owed in found if (owed.job_id, owed.attempt) not in running][: most - len(running)]
+
+    def _idle_s(self, next_due: datetime | None, busy: bool) -> float:
+        """Until the next one is due; one that is put off wakes us anyway."""
+        if next_due is None or busy:
             return _LOOK_AGAIN_S
-        return min(_LOOK_AGAIN_S, max(0.0, (at - self._transactions.clock()).total_seconds()))
+        return min(_LOOK_AGAIN_S, max(0.0, (next_due - self._transactions.clock()).total_seconds()))
 
     async def _collect(self, owed: Owed) -> None:
         try:
             await self._keep(owed)
         finally:
-            self._owed.set()
+            if self._full:
+                self._owed.set()
 
     async def _keep(self, owed: Owed) -> None:
         try:
@@ -137,6 +145,7 @@ class Collector:
             kept_store.put_off(unit.connection, owed, again)
 
         await self._transactions.run(put_off)
+        self._owed.set()
 
     async def _settle(self, owed: Owed, tails: list[KeptLog], files: list[KeptFile]) -> None:
         def settle(unit: Unit) -> None:

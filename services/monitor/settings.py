@@ -41,6 +41,10 @@ class MonitorSettings(BaseSettings):
         default=64, ge=1, le=1000, description="Stream lines folded in one transaction at most: one commit carries "
         "many, but a body holds up the event loop."
     )  # fmt: skip
+    quiet_s: float = Field(
+        default=0.1, ge=0, le=5, description="Seconds that stream lines without an allocation wait for one with an "
+        "allocation, to be folded together: a job's registration and its placing need one commit then."
+    )  # fmt: skip
     listing_batch: int = Field(
         default=100, ge=1, le=1000, description="Attempts of a re-listing folded in one transaction; between two of "
         "them others get their turn."

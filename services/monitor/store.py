@@ -233,7 +233,7 @@ def _update(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         | {f"new_{name}": row[name] for name in ("evidence", "sequence", "says", "late")}
         for row in rows
     ]
-    connection.execute(_UPDATE, values)
+    connection.execute(_UPDATE, values if len(values) > 1 else values[0])
 
 
 def living_by_site(connection: Connection, cluster: str) -> dict[str, int]:

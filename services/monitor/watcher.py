@@ -163,14 +163,20 @@ class Watcher:
                 await self._fold_listing(listed)
 
     async def _next(self, queue: "asyncio.Queue[Line | Listed]") -> tuple[list[Line], Listed | None]:
-        """The lines that have queued up, up to the next listing; waits for one, storing the checkpoint meanwhile."""
+        """The lines that have queued up, up to the next listing; waits for one, storing the checkpoint meanwhile.
+
+        Lines that tell of no allocation wait a little for one: a job's registration is mostly followed at once by its
+        placing, and an end by what Nomad notes of it.
+        """
         lines: list[Line] = []
-        item = await self._one(queue)
+        item: Line | Listed | None = await self._one(queue)
+        until, urgent = asyncio.get_running_loop().time() + self._settings.quiet_s, False
         while isinstance(item, Line):
             lines.append(item)
-            if len(lines) >= self._settings.fold_batch or queue.empty():
+            urgent = urgent or watching.is_urgent(item)
+            if len(lines) >= self._settings.fold_batch or (urgent and queue.empty()):
                 return lines, None
-            item = queue.get_nowait()
+            item = await _within(queue, until)
         return lines, item
 
     async def _one(self, queue: "asyncio.Queue[Line | Listed]") -> Line | Listed:
@@ -204,6 +210,17 @@ class Watcher:
     async def _store_position(self) -> None:
         await self._folding.fold([], self._position)
         self._stored = self._position
+
+
+async def _within(queue: "asyncio.Queue[Line | Listed]", until: float) -> Line | Listed | None:
+    """The next one; None when there is none until then (loop time)."""
+    if not queue.empty():
+        return queue.get_nowait()
+    try:
+        async with asyncio.timeout_at(until):
+            return await queue.get()
+    except TimeoutError:
+        return None
 
 
 def _first(group: BaseExceptionGroup[E]) -> E:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from services.monitor.attempts import AttemptRecord
-from shared.engine import AllocationSeen, EvaluationSeen, JobSeen, Listing, Seen
+from shared.engine import AllocationSeen, EvaluationSeen, JobSeen, Line, Listing, Seen
 from shared.ids import AttemptId, attempt_of
 
 Sights = dict[AttemptId, list[Seen]]
@@ -59,6 +59,11 @@ def by_attempt(seen: Iterable[Seen], id_of: Callable[[str], AttemptId | None] = 
         if attempt is not None:
             found.setdefault(attempt, []).append(one)
     return found
+
+
+def is_urgent(line: Line) -> bool:
+    """Whether somebody waits for what a line tells: how an allocation is, or that a job is gone."""
+    return any(isinstance(one, AllocationSeen) or (isinstance(one, JobSeen) and one.deleted) for one in line.seen)
 
 
 def changed_since(listing: Listing, index: int) -> Sights:

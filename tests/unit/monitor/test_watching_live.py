@@ -7,6 +7,7 @@ from services.monitor.wiring import LEASE
 from shared.contracts.events import (
     AttemptFailed,
     AttemptLost,
+    AttemptPending,
     AttemptRunning,
     AttemptStarting,
     AttemptSucceeded,
@@ -65,6 +66,22 @@ async def test_a_job_that_succeeds(world: World) -> None:
         told = await world.ear.hears(AttemptSucceeded)
     assert told.exit_code == 0 and told.vo == VO and told.site == "prague" and told.node == "node-1"
     assert world.timeline(ONE) == ["pending", "starting", "running", "succeeded"]
+
+
+async def test_a_registration_waits_for_its_placing_and_no_longer(world: World) -> None:
+    async with world.monitor(quiet_s=5.0):
+        await world.ear.hears(SiteObserved)
+        placed(world.cluster)
+        runs(world.cluster)
+        await world.ear.hears(AttemptRunning)
+    assert world.timeline(ONE) == ["pending", "starting", "running"]
+
+
+async def test_a_registration_that_nothing_follows_is_told_alone(world: World) -> None:
+    async with world.monitor(quiet_s=0.05):
+        await world.ear.hears(SiteObserved)
+        world.cluster.say(job_seen(ONE, world.cluster.index + 1))
+        await world.ear.hears(AttemptPending)
 
 
 async def test_what_happened_while_the_monitor_was_away_is_told_from_the_listing(world: World) -> None:
