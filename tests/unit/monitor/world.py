@@ -146,7 +146,8 @@ class World:
     def _settings(self, settings: dict[str, Any]) -> MonitorSettings:
         quick = {
             "service_token": SecretStr(TOKEN), "instance": "test", "relist_interval_s": 60.0, "first_line_s": 0.05,
-            "probe_interval_s": 0.02, "probe_timeout_s": 1.0, "settle_s": 2.0, "checkpoint_interval_s": 0.05, "quiet_s": 0.0,
+            "probe_interval_s": 0.02, "probe_timeout_s": 1.0, "settle_s": 2.0, "checkpoint_interval_s": 0.05,
+            "quiet_s": 0.0,
         }  # fmt: skip
         return MonitorSettings(**(quick | self.settings | settings))
 
