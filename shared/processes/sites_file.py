@@ -23,7 +23,7 @@ class ListedCluster(ClusterSettings):
 
     address: str = Field("", pattern=r"^(https?://[^\s/]+)?$")
     token_file: Path | None = Field(
-        None, description="File with the Nomad ACL token, instead of `token`; "
+        None, description="File with the Nomad ACL token, instead of `token`; read again when it changes. "
         "`{service}` in it is `scheduler` or `monitor`, whose tokens differ."
     )  # fmt: skip
 
@@ -36,11 +36,12 @@ class ListedCluster(ClusterSettings):
     def opened(self, address: str = "", service: str = "") -> ClusterSettings:
         """The settings as the adapter takes them. Raises Misconfigured when there is no token in the token's file."""
         kept = self.model_dump(exclude={"token_file", "token", "address"}) | {"address": self.address or address}
-        token = self.token if self.token_file is None else self._token_of(self.token_file, service)
-        return ClusterSettings(**kept, token=token)
+        if self.token_file is None:
+            return ClusterSettings(**kept, token=self.token)
+        file = Path(str(self.token_file).replace("{service}", service))
+        return ClusterSettings(**kept, token=self._token_of(file), token_file=file)
 
-    def _token_of(self, named: Path, service: str) -> SecretStr:
-        file = Path(str(named).replace("{service}", service))
+    def _token_of(self, file: Path) -> SecretStr:
         try:
             token = file.read_text(encoding="utf-8").strip()
         except OSError as error:

@@ -90,6 +90,49 @@ async def test_a_narrowed_token_makes_the_site_suspect_and_no_job_lost(
         await alice.sees(job, "cancelled")
 
 
+# -- tokens that are renewed --------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Renewed:
+    """The same region, its token in a file that its operator renews."""
+
+    nomad: RealNomad
+    file: Path
+    made: int = 0
+
+    @property
+    def address(self) -> str:
+        return self.nomad.address
+
+    def trusting(self) -> Mapping[str, Any]:
+        kept = {name: value for name, value in self.nomad.trusting().items() if name != "token"}
+        return kept | {"token_file": self.file}
+
+    def renew(self) -> None:
+        """A new token in the file; the former one is good no more."""
+        operator, self.made = self.nomad.operator, self.made + 1
+        self.file.write_text(operator.make_token(f"ours-{self.made}", *Role))
+        for token in operator.ask("GET", "/v1/acl/tokens"):
+            if token["Name"] == f"ours-{self.made - 1}":
+                operator.ask("DELETE", f"/v1/acl/token/{token['AccessorID']}")
+
+
+async def test_a_token_that_is_renewed_in_its_file_is_taken_up_by_what_runs(nomad: RealNomad, tmp_path: Path) -> None:
+    agent = Renewed(nomad, tmp_path / "nomad.token")
+    await asyncio.to_thread(agent.renew)
+    async with a_world(tmp_path, a_site("prague"), mock=False, agents={"prague": agent}) as world:
+        alice = world.alice
+        job = (await alice.runs(shell("sleep 1000"))).id
+        await asyncio.to_thread(agent.renew)
+        after = await alice.submit(shell("echo after"))
+        assert (await alice.sees(after, "succeeded")).attempt == 1
+        await site_is(alice, "prague", suspect=False, reachable=True)
+        assert ((await alice.job(job)).state, (await alice.job(job)).attempt) == ("running", 1)
+        await alice.serai.cancel(job)
+        await alice.sees(job, "cancelled")
+
+
 # -- a site that we are told of wrongly ---------------------------------------------------------------------------
 
 

@@ -124,9 +124,13 @@ class Logins:
         return content if isinstance(content, dict) else {}
 
     def _write(self, entries: dict[str, Any]) -> None:
-        """On the disk before it returns: the refresh token that it replaces is void already."""
+        """On the disk before it returns: the refresh token that it replaces is void already. What one that was killed
+        while it wrote has left behind goes.
+        """
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for left in self.path.parent.glob(".tokens-*"):
+                left.unlink(missing_ok=True)
             handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=".tokens-")
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 json.dump(entries, file, indent=1)

@@ -11,6 +11,7 @@ from consul.base import Consul
 
 from shared.adapters.consul.settings import ConsulSettings
 from shared.adapters.consul.transport import Transport
+from shared.adapters.token_file import Token
 from shared.errors import Unavailable
 
 
@@ -21,8 +22,15 @@ class _Consul(Consul):  # type: ignore[misc]  # py-consul has no types: its clas
         self._transport = transport
         where = urlsplit(settings.address)
         super().__init__(where.hostname, where.port or 0, scheme=where.scheme, verify=True)
-        self.token = settings.token.get_secret_value() or None
-        """Set after: py-consul prefers `CONSUL_HTTP_TOKEN` of the environment to the token that it is given."""
+        self._token = Token(settings.token.get_secret_value(), settings.token_file)
+
+    @property
+    def token(self) -> str | None:
+        """py-consul looks here for each call, and prefers what it found in the environment: that is not kept."""
+        return self._token.now() or None
+
+    @token.setter
+    def token(self, found: object) -> None: ...
 
     def http_connect(self, *_: Any, **__: Any) -> Transport:
         return self._transport

@@ -87,6 +87,9 @@ class ConsulSettings(BaseModel):
         "http://127.0.0.1:8500", pattern=r"^https?://[^\s/@]+$", description="URL of our agent's HTTP API, no path."
     )
     token: SecretStr = Field(SecretStr(""), description="Consul ACL token; empty where there are no ACLs.")
+    token_file: Path | None = Field(
+        None, description="File with the token instead; read again when it changes, so it can be renewed at any time."
+    )
     ca_file: Path | None = Field(None, description="PEM file of the only authorities trusted for the agent.")
     tls_server_name: str = Field(
         "", description="Name in the agent's certificate where the address has another, as `server.dc1.consul`."

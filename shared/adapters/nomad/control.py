@@ -48,7 +48,7 @@ class _Api:
         self.session = LeanSession(settings)
         given: dict[str, Any] = {
             "address": settings.address,
-            "token": settings.token.get_secret_value() or None,
+            "token": None,
             "region": settings.region or None,
             "verify": True,
             "session": self.session,

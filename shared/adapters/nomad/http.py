@@ -19,6 +19,7 @@ from shared.adapters.nomad.answers import error_of
 from shared.adapters.nomad.policies import needed
 from shared.adapters.nomad.settings import ClusterSettings
 from shared.adapters.nomad.trust import context_of, trouble
+from shared.adapters.token_file import Token
 from shared.errors import Misconfigured, SeraiError, Unavailable
 
 LOST = (httpx2.HTTPError, ssl.SSLError)
@@ -57,6 +58,7 @@ class NomadHttp:
     def __init__(self, settings: ClusterSettings, calls: int) -> None:
         self._settings = settings
         self._context = context_of(settings)
+        self._token = Token(settings.token.get_secret_value(), settings.token_file)
         self._calls = self._client(calls)
         self._lasting = {
             Lasting.EVENTS: self._client(1), Lasting.FOLLOWED_LOG: self._client(settings.log_connections),
@@ -64,16 +66,20 @@ class NomadHttp:
 
     def _client(self, connections: int) -> httpx2.AsyncClient:
         settings = self._settings
-        token = settings.token.get_secret_value()
         return httpx2.AsyncClient(
             base_url=settings.address,
-            headers={"Accept-Encoding": "identity"} | ({"X-Nomad-Token": token} if token else {}),
+            headers={"Accept-Encoding": "identity"},
+            auth=self._signed,
             params={"region": settings.region} if settings.region else None,
             verify=self._context,
             trust_env=False,
             timeout=httpx2.Timeout(settings.call_timeout_s, connect=settings.connect_timeout_s),
             limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
         )
+
+    def _signed(self, request: httpx2.Request) -> httpx2.Request:
+        request.headers.update(self._token.headers("X-Nomad-Token"))
+        return request
 
     @property
     def _extensions(self) -> dict[str, Any]:

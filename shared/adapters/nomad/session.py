@@ -14,6 +14,7 @@ import urllib3
 
 from shared.adapters.nomad.settings import ClusterSettings
 from shared.adapters.nomad.trust import context_of
+from shared.adapters.token_file import Token
 
 _JSON = {"Content-Type": "application/json"}
 
@@ -48,6 +49,7 @@ class LeanSession:
     def __init__(self, settings: ClusterSettings) -> None:
         self._timeout = urllib3.Timeout(connect=settings.connect_timeout_s, read=settings.call_timeout_s)
         self._pool = _pool(settings)
+        self._token = Token(settings.token.get_secret_value(), settings.token_file)
 
     def get(self, *, url: str, params: Mapping[str, Any] | None, headers: Mapping[str, str] | None, **_: Any) -> Answer:
         return self._ask("GET", url, params, headers)
@@ -81,6 +83,7 @@ class LeanSession:
     ) -> Answer:
         given = {name: value for name, value in (params or {}).items() if value is not None}
         path = urlsplit(url).path + (f"?{urlencode(given)}" if given else "")
+        headers = {**(headers or {}), **self._token.headers("X-Nomad-Token")}
         found = self._pool.urlopen(
             method, path, body=body, headers=headers, timeout=self._timeout, retries=False, redirect=False
         )

@@ -22,6 +22,7 @@ class ClusterSettings(BaseModel):
         "", description="Nomad region to ask for; empty is the agent's own. Another one is forwarded by the agent."
     )
     token: SecretStr = Field(SecretStr(""), description="Nomad ACL token; empty where the cluster has no ACLs.")
+    token_file: Path | None = Field(None, description="File with the token; read again when it changes.")
     ca_file: Path | None = Field(
         None, description="PEM file of the only authorities trusted for this cluster; absent means the system's own."
     )

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -58,12 +59,15 @@ async def test_many_requests_of_one_process_renew_once(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[str]:
-    """The development issuer on a socket."""
+async def serving(folder: Path, before: "Held | None" = None) -> AsyncIterator[str]:
+    """The development issuer on a socket; `before` stands before it."""
     port = next_free_port(24_300)
     url = f"http://127.0.0.1:{port}"
     settings = DevIssuerSettings(url=url, key_file=folder / "dev.json")
-    server = HttpServer(dev_issuer.assemble(settings, clock=TestClock()).app, "127.0.0.1", port)
+    app = dev_issuer.assemble(settings, clock=TestClock()).app
+    if before is not None:
+        before.app, app = app, before
+    server = HttpServer(app, "127.0.0.1", port)
     await server.start()
     yield url
     await server.stop()
@@ -84,6 +88,57 @@ async def test_many_processes_renew_once(tmp_path: Path) -> None:
         assert login is not None and {login.token} == told
         async with OAuth() as oauth:
             assert (await oauth.refresh(await oauth.discover(url), "serai-cli", login.refresh_token or "", None)).access
+
+
+async def test_a_process_that_is_killed_while_the_issuer_rotates_costs_a_sign_in_said_in_words_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    """The rotated token was on its way and is lost with the process: no client can prevent that. The lock is free again,
+    the file is whole, and the next one says what to do.
+    """
+    held = Held()
+    async with serving(tmp_path, held) as url:
+        logins = await signed_in(tmp_path / "config", url)
+        left_behind = logins.path.parent / ".tokens-left"
+        left_behind.write_text("by one that was killed while it wrote")
+        words = (sys.executable, "-c", PROGRAM, str(logins.path.parent), GATEWAY)
+        killed = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
+        async with asyncio.timeout(60):
+            await held.rotated.wait()
+            killed.kill()
+            assert (await killed.communicate())[0] == b""
+            held.go_on.set()
+            pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
+            after = await asyncio.create_subprocess_exec(*words, **pipes)  # type: ignore[arg-type]
+            out, said = await after.communicate()
+        assert (after.returncode, out) == (1, b"")
+        assert b"has ended" in said and b"Traceback" in said
+        login = logins.of(GATEWAY)
+        assert login is not None and login.refresh_token is None, "the void one is not tried again"
+        assert not left_behind.exists()
+
+
+class Held:
+    """Stands before the issuer and holds its answer to a refresh back, once it is made."""
+
+    def __init__(self) -> None:
+        self.app: Any = None
+        self.rotated, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def answered(message: Any) -> None:
+            if self.asked_to_refresh:
+                self.rotated.set()
+                await self.go_on.wait()
+            await send(message)
+
+        async def asked() -> Any:
+            message = await receive()
+            self.asked_to_refresh = b"grant_type=refresh_token" in message.get("body", b"")
+            return message
+
+        self.asked_to_refresh = False
+        await self.app(scope, asked, answered)
 
 
 @pytest.mark.fast
