@@ -93,8 +93,8 @@ async def test_many_processes_renew_once(tmp_path: Path) -> None:
 async def test_a_process_that_is_killed_while_the_issuer_rotates_costs_a_sign_in_said_in_words_and_nothing_else(
     tmp_path: Path,
 ) -> None:
-    """The rotated token was on its way and is lost with the process: no client can prevent that. The lock is free again,
-    the file is whole, and the next one says what to do.
+    """The rotated token was on its way and is lost with the process: no client can prevent that. The lock is free
+    again, the file is whole, and the next one says what to do.
     """
     held = Held()
     async with serving(tmp_path, held) as url:
