@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from shared.job import JobState
 from shared.namespaces import namespace_of
 from shared.processes.settings import FILE_VARIABLE, PORTS, ProcessSettings, read_settings
 from shared.processes.sites_file import ConsulSitesFile, read_sites_file
+from shared.runtime.service_identity import private_key, public_keys
 
 pytestmark = pytest.mark.fast
 ROOT = Path(__file__).parents[2]
@@ -224,14 +226,40 @@ def test_every_service_gets_all_that_it_needs(name: str, tmp_path: Path, monkeyp
         address = settings.amqp_url.get_secret_value()
         assert address.startswith(f"amqp://{permissions.user_of(name)}:{secrets[f'AMQP_PASSWORD_{name.upper()}']}@")
         assert not settings.amqp_declare
-    whole = documents.SETTINGS[name](service_token=settings.service_token)
-    assert name != "auth" or whole.key_secret is not None  # type: ignore[attr-defined]
+    assert not settings.service_token.get_secret_value(), "each has a key of its own instead"
+    assert settings.identity(name).shown_to("auth").count(".") == 2 and settings.door(name)
+    whole: Any = documents.SETTINGS[name](service_token=settings.own_secret)
+    if name == "auth":
+        assert whole.key_secret and whole.secrets_key
+    if name == "gateway":
+        password = secrets["AMQP_PASSWORD_SUBSCRIBERS"]
+        for url in (whole.subscribers_amqp_url, whole.subscribers_management_url):
+            assert f"//{permissions.SUBSCRIBERS}:{password}@rabbitmq:" in url.get_secret_value()
+        assert whole.subscribers_amqp_url.get_secret_value().endswith("/public")
 
 
 def test_the_brokers_users_are_those_of_the_routes() -> None:
     wanted = {one.user.removeprefix("serai-") for one in permissions.all_permissions()}
     asked = re.search(r"^for user in (.*); do$", (HERE / "rabbitmq" / "make-definitions").read_text(), re.M)
-    assert asked is not None and set(asked[1].split()) == wanted
+    assert asked is not None and set(asked[1].split()) == wanted | {permissions.SUBSCRIBERS.removeprefix("serai-")}
+
+
+def test_the_definitions_of_both_virtual_hosts_are_written_where_the_broker_reads_them(tmp_path: Path) -> None:
+    passwords = {name: value for name, value in made_secrets(tmp_path).items() if name.startswith("AMQP_PASSWORD_")}
+    here = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DEFINITIONS": str(tmp_path)}
+    subprocess.run([HERE / "rabbitmq" / "make-definitions"], env=here | passwords, check=True, timeout=60)
+    made = [orjson.loads((tmp_path / f"{name}.json").read_bytes()) for name in ("platform", "subscribers")]
+    assert [each["vhosts"] for each in made] == [[{"name": "serai"}], [{"name": "public"}]]
+    names = [user["name"] for each in made for user in each["users"]]
+    assert len(names) == len(passwords) and made[1]["users"][0]["name"] == permissions.SUBSCRIBERS
+    (folder,) = re.findall(r"^load_definitions = (.+)$", (HERE / "rabbitmq" / "rabbitmq.conf").read_text(), re.M)
+    assert f"definitions:{folder}:ro" in SERVICES["rabbitmq"]["volumes"]
+
+
+def test_the_broker_has_the_plugin_that_makes_subscribers_logins() -> None:
+    assert (HERE / "rabbitmq" / "enabled_plugins").read_text() == "[rabbitmq_management].\n"
+    assert any(mount.startswith("./rabbitmq/enabled_plugins:") for mount in SERVICES["rabbitmq"]["volumes"])
+    assert "ports" not in SERVICES["rabbitmq"]
 
 
 def test_the_example_of_sites_can_be_read() -> None:
@@ -274,19 +302,28 @@ def test_every_value_that_compose_asks_for_is_made_and_every_made_one_is_used() 
 
 def test_made_secrets_are_long_differ_and_fit_into_addresses(tmp_path: Path) -> None:
     made = made_secrets(tmp_path)
-    secret = [value for name, value in made.items() if name not in ("PUBLISH", "IMAGE")]
+    secret = [value for name, value in made.items() if name not in ("PUBLISH", "IMAGE", "SERVICE_KEYS")]
     assert len(set(secret)) == len(secret)
-    assert all(re.fullmatch(r"[0-9a-f-]{36,}", value) for value in secret)
+    assert all(re.fullmatch(r"[0-9A-Za-z_-]{36,}", value) for value in secret)
     assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
+
+
+def test_the_services_keys_belong_together(tmp_path: Path) -> None:
+    made = made_secrets(tmp_path)
+    known = public_keys(made["SERVICE_KEYS"])
+    assert set(known) == set(OURS)
+    for name in OURS:
+        own = private_key(made[f"SERVICE_KEY_{name.upper()}"])
+        assert [key.as_dict(private=False)["x"] for key in known[name]] == [own.as_dict(private=False)["x"]]
 
 
 def test_making_secrets_again_keeps_what_is_there_and_adds_what_is_missing(tmp_path: Path) -> None:
     first = made_secrets(tmp_path)
     text = (tmp_path / ".env").read_text()
-    (tmp_path / ".env").write_text(text.replace(f"SERVICE_TOKEN={first['SERVICE_TOKEN']}\n", ""))
+    (tmp_path / ".env").write_text(text.replace(f"AUTH_KEY_SECRET={first['AUTH_KEY_SECRET']}\n", ""))
     again = made_secrets(tmp_path)
-    assert again["SERVICE_TOKEN"] != first["SERVICE_TOKEN"]
-    assert again | {"SERVICE_TOKEN": ""} == first | {"SERVICE_TOKEN": ""}
+    assert again["AUTH_KEY_SECRET"] != first["AUTH_KEY_SECRET"]
+    assert again | {"AUTH_KEY_SECRET": ""} == first | {"AUTH_KEY_SECRET": ""}
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -354,29 +391,43 @@ def test_nomads_files_are_formatted() -> None:
     subprocess.run([nomad(), "fmt", "-check", HERE / "nomad"], check=True, timeout=30)
 
 
+def job_of(service: str) -> subprocess.CompletedProcess[bytes]:
+    """Nomad's own reading of the job file."""
+    told = [f"-var={each}" for each in (f"service={service}", "image=serai:0.1.0", "consul_address=http://consul:8500")]
+    command = [nomad(), "job", "run", "-output", *told, HERE / "nomad" / "serai.nomad.hcl"]
+    return subprocess.run(command, capture_output=True, timeout=60)
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_every_service_has_a_job_that_nomad_understands(name: str) -> None:
-    file = HERE / "nomad" / f"{name}.nomad.hcl"
-    command = [
-        nomad(),
-        "job",
-        "run",
-        "-output",
-        "-var=image=serai:0.1.0",
-        "-var=consul_address=http://consul:8500",
-        file,
-    ]
-    job = orjson.loads(subprocess.run(command, check=True, capture_output=True, timeout=30).stdout)["Job"]
+    read = job_of(name)
+    assert read.returncode == 0, read.stderr
+    job = orjson.loads(read.stdout)["Job"]
     (task,) = job["TaskGroups"][0]["Tasks"]
-    assert job["ID"] == f"serai-{name}" and task["Config"]["args"] == [name]
+    assert job["ID"] == job["Name"] == f"serai-{name}" and task["Config"]["args"] == [name]
     assert task["User"] == "10001:10001" and task["Config"]["readonly_rootfs"] is True
     assert task["Config"]["cap_drop"] == ["all"] and task["Config"]["security_opt"] == ["no-new-privileges"]
-    secrets = task["Templates"][0]["EmbeddedTmpl"]
     assert set(re.findall(r"nomad/jobs/([\w-]+)", str(task["Templates"]))) == {f"serai-{name}"}
-    given = set(task["Env"]) | set(re.findall(r"^(SERAI_\w+)=", secrets, re.M))
+    given = set(task["Env"]) | set(re.findall(r"^(SERAI_\w+)=", task["Templates"][0]["EmbeddedTmpl"], re.M))
     needed = {f"SERAI_{key.upper()}" for key, field in ProcessSettings.model_fields.items() if field.is_required()}
-    assert needed <= given
+    assert needed | {"SERAI_SERVICE_KEY", "SERAI_SERVICE_KEYS"} <= given <= set(VARIABLES)
     assert ("SERAI_AMQP_URL" in given) is (name in ON_THE_BUS)
+    assert ("SERAI_SITES" in given) is (name in ("monitor", "scheduler"))
+    files = {template["DestPath"] for template in task["Templates"][1:]}
+    assert files == {value for value in task["Env"].values() if value.endswith(".yaml")}
+
+
+def test_a_service_that_there_is_not_has_no_job() -> None:
+    assert b"auth, gateway, monitor or scheduler" in job_of("schedular").stderr
+
+
+def test_the_readme_puts_every_variable_that_a_job_reads() -> None:
+    told = (HERE / "README.md").read_text()
+    for name in OURS:
+        (line,) = re.findall(rf"^nomad var put nomad/jobs/serai-{name} +(.*)$", told, re.M)
+        job = orjson.loads(job_of(name).stdout)["Job"]
+        templates = str(job["TaskGroups"][0]["Tasks"][0]["Templates"])
+        assert set(re.findall(r"(\w+)=", line)) == set(re.findall(r"\{\{ \.(\w+) \}\}", templates))
 
 
 # -- Docker's own opinion -----------------------------------------------------------------------------------------
