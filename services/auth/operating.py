@@ -8,7 +8,7 @@ Imports what it needs when it runs, so that other commands start quickly. Added 
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -99,6 +99,23 @@ def lift(
     print("lifted")
 
 
+@suspensions.command("replay")
+def replay(
+    file: Annotated[Path, typer.Argument(help="What `audit export` printed, from its beginning.")],
+    auth: Auth = "", data: Data = Path(".serai"), person: As = "ada",
+) -> None:  # fmt: skip
+    """Make those again that a restored database has forgotten (docs/postgresql.md). Asked twice, nothing is doubled."""
+    from services.auth import replaying
+    from shared.runtime.clock import system_clock
+
+    lines = _export(file)
+    _proven(lines[0]["anchor"], lines[1:])
+    held = _as(auth, data, person, "GET", "/v1/suspensions").json()["suspensions"]
+    for asked in replaying.missing(replaying.in_force(lines[1:], system_clock()), held):
+        made = _as(auth, data, person, "POST", "/v1/suspensions", json=asked).json()
+        print(f"{made['id']}  {made['kind']} {made['value'] or made['vo']}: {made['reason']}")
+
+
 # -- policies -----------------------------------------------------------------------------------------------------
 
 
@@ -152,20 +169,37 @@ def verify_audit(
     auth: Auth = "", data: Data = Path(".serai"), person: As = "ada",
 ) -> None:  # fmt: skip
     """Prove the chain, record by record, here and not at auth; exit 0 only if it holds."""
-    from services.auth.audit import Break, End, verify
-
     if file is not None:
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
+        lines = _export(file)
         anchor, head, records = lines[0]["anchor"], None, iter(lines[1:])
     else:
         client = _connected(auth, data, person)
         anchor, head, records = _done(lambda: client.records())
+    found = _proven(anchor, records, head)
+    print(f"the audit log holds: {found.position - anchor['position']} records, head {found.position} {found.hash}")
+
+
+def _export(file: Path) -> list[Any]:
+    """The lines of an export: where its chain begins, then its records."""
+    try:
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
+    except (OSError, ValueError) as error:
+        _fail(Misconfigured(f"{file} cannot be read: {error}"))
+    if not lines or "anchor" not in lines[0]:
+        _fail(Misconfigured(f"{file} is not what `audit export` prints from the beginning of the log"))
+    return lines
+
+
+def _proven(anchor: Any, records: Iterable[Any], head: Any = None) -> Any:
+    """The end of a chain that holds; else the end of the command."""
+    from services.auth.audit import Break, End, verify
+
     found = verify(records, End(**anchor))
     if isinstance(found, Break) or (head is not None and found != End(**head)):
         what = found.what if isinstance(found, Break) else f"it ends at {found.position}, not at {head}"
         print(f"the audit log does not hold: {what}", file=sys.stderr)
         raise typer.Exit(1)
-    print(f"the audit log holds: {found.position - anchor['position']} records, head {found.position} {found.hash}")
+    return found
 
 
 # -- how ----------------------------------------------------------------------------------------------------------

@@ -71,7 +71,16 @@ class Registered:
 
 @dataclass(frozen=True, slots=True)
 class RegisterVoid:
-    """The attempt's id was taken by a tombstone or a stranger: nothing of ours ran under it."""
+    """The attempt's id was closed before: nothing ran under it, or will."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterTaken:
+    """Something that we have no record of has the attempt's id: ours, of before our database was restored, or put there
+    by others.
+    """
 
     number: int
 
@@ -129,7 +138,7 @@ class Suspended:
     reason: Reason
 
 
-AboutAttempt = AttemptSeen | Registered | RegisterVoid | RegisterRefused | Withheld | IdClosed
+AboutAttempt = AttemptSeen | Registered | RegisterVoid | RegisterTaken | RegisterRefused | Withheld | IdClosed
 Input = AboutAttempt | Placed | Waits | GaveUp | CancelAsked | Passed | Refusal | Suspended | Reported
 
 # -- effects ------------------------------------------------------------------------------------------------------

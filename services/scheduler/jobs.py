@@ -23,6 +23,7 @@ from services.scheduler.decisions import (
     Refusal,
     Registered,
     RegisterRefused,
+    RegisterTaken,
     RegisterVoid,
     Reported,
     StopStray,
@@ -148,6 +149,9 @@ def _of_current(draft: Draft, told: AboutAttempt, rules: Rules, jitter: float) -
         case RegisterVoid():
             draft.set_attempt(closed=True)
             _give_up(draft, rules, jitter, ended=True)
+        case RegisterTaken():
+            if draft.attempt.giving_up is None:
+                draft.close_attempt(GivingUp.TAKEN)
         case RegisterRefused(_, text):
             _refused(draft, text, rules, jitter)
         case Withheld(_, reason):
@@ -293,7 +297,7 @@ def _nothing_left(draft: Draft, rules: Rules, jitter: float) -> None:
 def _of_another(draft: Draft, told: AboutAttempt) -> None:
     """Not the current attempt: the job does not move. What still lives is stopped, what is over is put away."""
     match told:
-        case Registered() | Withheld() | IdClosed(closing=Closing.STOPPING):
+        case Registered() | RegisterTaken() | Withheld() | IdClosed(closing=Closing.STOPPING):
             return
         case AttemptSeen(outcome=Outcome(status=AttemptStatus.LOST)):
             return
@@ -412,7 +416,7 @@ def _give_up(draft: Draft, rules: Rules, jitter: float, *, ended: bool) -> None:
         case GivingUp.OUTCOME:
             assert attempt.outcome is not None
             _follow(draft, _after_outcome(draft, attempt.outcome, rules, jitter))
-        case None:
+        case GivingUp.TAKEN | None:
             again = because(ReasonCode.WAITING_TO_BE_PLACED, "The attempt's id was taken; the job is placed anew.")
             _follow(draft, retry.free(again, number=number, limits=limits))
 

@@ -20,6 +20,7 @@ from services.scheduler.decisions import (
     Input,
     Registered,
     RegisterRefused,
+    RegisterTaken,
     RegisterVoid,
     Withheld,
 )
@@ -192,6 +193,7 @@ class Performer:
             case Submitted.FOREIGN:
                 log.critical("foreign_attempt", job_id=str(owed.job_id), attempt=owed.number, cluster=owed.cluster,
                              what=submission.text)  # fmt: skip
+                return Done(owed, RegisterTaken(owed.number))
         return Done(owed, RegisterVoid(owed.number))
 
     def _closed(self, owed: OwedCall, closing: Closing) -> Done:

@@ -41,6 +41,8 @@ class GivingUp(StrEnum):
     START_DEADLINE = "start_deadline"
     NODE_LOST = "node_lost"
     SUSPENDED = "suspended"
+    TAKEN = "taken"
+    """Something unknown runs under its id, and is ended before the job is placed anew."""
     OUTCOME = "outcome"
     """It has ended by itself and may be tried again once nothing can start under its id."""
 

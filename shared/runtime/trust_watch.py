@@ -98,6 +98,8 @@ class TrustWatch:
             self._away = True
         else:
             self._away = False
-            if state.version != self._state.version:
+            if state.version < self._state.version:
+                log.critical("trust_went_back", was=self._state.version, now=state.version, mend="docs/postgresql.md")
+            if state != self._state:
                 self._state, self._suspended = state, Suspended(state.suspensions)
         self._asked_at = now

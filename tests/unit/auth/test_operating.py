@@ -12,18 +12,21 @@ from typer.testing import CliRunner, Result
 
 from services.__main__ import app
 from services.auth.demo_users import CLIMATE
+from shared.runtime.clock import system_clock
 from shared.runtime.serving import HttpServer
-from tests.builders import a_job
+from tests.builders import TestClock, a_job
 from tests.free_ports import free_port
 from tests.unit.auth.world import FakeIssuer, auth, entitlement, item_for
 
 pytestmark = pytest.mark.fast
 
 
-async def served(tmp_path: Path, work: Callable[[str, FakeIssuer], None]) -> None:
+async def served(tmp_path: Path, work: Callable[[str, FakeIssuer], None], clock: TestClock | None = None) -> None:
     """Run `work` in a thread, as an operator's shell would, against auth on a socket."""
     issuer = FakeIssuer()
-    async with auth(tmp_path, issuer) as running:
+    if clock is not None:
+        issuer.began = clock()
+    async with auth(tmp_path, issuer, clock=clock) as running:
         port = free_port(25_000)
         server = HttpServer(running.service.app, "127.0.0.1", port)
         await server.start()
@@ -58,6 +61,46 @@ async def test_suspending_listing_and_lifting(tmp_path: Path) -> None:
         assert "needs the platform role admin" in refused.output
 
     await served(tmp_path, work)
+
+
+async def test_b2_suspensions_that_a_restored_database_has_forgotten_are_made_again_from_an_export(
+    tmp_path: Path,
+) -> None:
+    export, clock = tmp_path / "audit.ndjson", TestClock(system_clock())
+
+    def before(url: str, issuer: FakeIssuer) -> None:
+        token = admin(issuer)
+        for words in (
+            ("vo", "--vo", CLIMATE, "--reason", "in the backup too"),
+            ("subject", "--value", "mallory", "--for-s", "1e6"), ("subject", "--value", "lifted"),
+            ("client", "--value", "app", "--stop-running"),
+            ("subject", "--value", "over", "--for-s", "0.001"),
+        ):  # fmt: skip
+            more = () if words[0] == "vo" else ("--issuer", issuer.url, "--reason", "stolen laptop")
+            made = command(url, token, "suspend", *words, *more)
+            assert made.exit_code == 0, made.output
+            if "lifted" in words:
+                command(url, token, "suspensions", "lift", made.output.split()[-1])
+        export.write_text(command(url, token, "audit", "export").output)
+
+    def after(url: str, issuer: FakeIssuer) -> None:
+        token = admin(issuer)
+        command(url, token, "suspend", "vo", "--vo", CLIMATE, "--reason", "in the backup too")
+        told = command(url, token, "suspensions", "replay", str(export))
+        assert told.exit_code == 0, told.output
+        assert [line.split("  ")[1] for line in told.output.splitlines()] == [
+            "subject mallory: stolen laptop", "client app: stolen laptop"
+        ]  # fmt: skip
+        assert command(url, token, "suspensions", "replay", str(export)).output == ""
+        export.write_text(export.read_text().replace("mallory", "nobody"))
+        assert "was changed after it was written" in command(url, token, "suspensions", "replay", str(export)).output
+        for wrong in (b"", b"{", b'{"position": 1}'):
+            export.write_bytes(wrong)
+            assert command(url, token, "suspensions", "replay", str(export)).exit_code == 78
+
+    (tmp_path / "restored").mkdir()
+    await served(tmp_path, before, clock=clock)
+    await served(tmp_path / "restored", after, clock=clock)
 
 
 async def test_a_policy_is_tried_and_set_from_a_file(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+from sqlalchemy import Connection, delete, update
+from structlog.testing import capture_logs
 
-from services.auth import wiring
+from services.auth import tables, wiring
 from services.auth.demo_users import BIO, CLIMATE
 from services.auth.settings import AuthSettings
 from services.gateway.access import Access, CacheTimes
@@ -310,6 +312,25 @@ async def test_while_auth_is_away_the_last_word_stands(running: Auth, issuer: Fa
     assert (await watch.current()).access(ALICE, "", "", running.clock()) is None
     assert watch.version == (0, 0)
     await away.close()
+
+
+async def test_b2_an_auth_that_has_forgotten_suspensions_is_followed_and_everybody_is_told(
+    running: Auth, issuer: FakeIssuer
+) -> None:
+    """Its database was restored from an older backup: an operator must make them again."""
+    watch = TrustWatch(running.questions, running.clock)
+    await suspend(running, issuer, "subject")
+    assert (await watch.current()).access(ALICE, "", "", running.clock()) is not None
+
+    def forget(connection: Connection) -> None:
+        connection.execute(delete(tables.suspensions))
+        connection.execute(update(tables.trust).values(version=0))
+
+    await running.store.transact(forget)
+    running.clock.forward(SOON)
+    with capture_logs() as told:
+        assert (await watch.current()).access(ALICE, "", "", running.clock()) is None
+    assert [(line["event"], line["log_level"]) for line in told] == [("trust_went_back", "critical")]
 
 
 async def test_an_auth_that_hangs_holds_all_up_once_and_one_that_is_away_nobody(running: Auth) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ class FakeIssuer:
     discovery: dict[str, Any] = field(default_factory=dict)
     fetches: int = 0
     asked: list[str] = field(default_factory=list)
+    began: datetime = NOON
 
     @property
     def key(self) -> Key:
@@ -79,7 +81,7 @@ class FakeIssuer:
 
     def claims(self, **changed: Any) -> dict[str, Any]:
         """Alice's claims, good for 15 minutes from NOON; `None` takes a claim out."""
-        now = int(NOON.timestamp())
+        now = int(self.began.timestamp())
         claims = {
             "iss": self.url, "aud": "serai", "sub": "alice", "client_id": "serai-cli", "iat": now, "exp": now + 900,
             "jti": "t1", "name": "Alice", "entitlements": [entitlement(CLIMATE)],

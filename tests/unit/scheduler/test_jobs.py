@@ -10,11 +10,13 @@ from services.scheduler.decisions import (
     Drop,
     Finished,
     IdClosed,
+    Owe,
     Passed,
     Phase,
     Refusal,
     Registered,
     RegisterRefused,
+    RegisterTaken,
     RegisterVoid,
     StopStray,
     StrayEnded,
@@ -155,6 +157,19 @@ def test_an_id_that_is_taken_gets_the_job_placed_anew() -> None:
     assert history.job.number == 1
     history.tell(placed())
     assert history.job.number == 2
+
+
+def test_what_runs_unknown_under_the_id_of_an_attempt_is_ended_before_the_job_is_placed_anew() -> None:
+    history = History().tell(placed(), RegisterTaken(1))
+    assert history.states == ["queued", "placed"], "not before the id is closed"
+    assert Owe(Call.CLOSE, 1) in history.effects
+    history.tell(IdClosed(1, Closing.STOPPING), seen(S.STOPPED))
+    assert history.states == ["queued", "placed", "queued"]
+
+
+def test_what_ran_unknown_and_did_the_jobs_work_has_done_it() -> None:
+    history = History().tell(placed(), RegisterTaken(1), seen(S.SUCCEEDED))
+    assert history.states == ["queued", "placed", "succeeded"]
 
 
 def test_a_register_that_is_answered_after_the_end_changes_nothing() -> None:

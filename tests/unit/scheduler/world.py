@@ -179,12 +179,14 @@ class World:
         self.service: Service | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._changed = asyncio.Condition()
+        self._starts = 0
 
     # -- running --------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """A copy of the service comes up."""
         transport = InProcessTransport(self.auth.app)
+        self._starts += 1  # another life draws other nonces
 
         async def keys() -> dict[str, Any]:
             return {"keys": [KEY.as_dict(private=False) | {"kid": "k1"}]}
@@ -193,7 +195,7 @@ class World:
             self.settings, store=self.store, bus=self.bus, registry=self.registry, engines=self.engines,
             auth=Questions("http://auth", "auth", SERVICE_TOKEN, transport=transport),
             verifier=GrantVerifier(keys, self.clock), clock=self.clock, tracer=Tracer("scheduler", None, self.clock),
-            rng=random.Random(1),
+            rng=random.Random(self._starts),
         )  # fmt: skip
         self._tasks = [
             asyncio.create_task(supervise(f"scheduler.{name}", task), name=name)
