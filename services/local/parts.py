@@ -17,9 +17,11 @@ from services.embedded.sites import EmbeddedSite, read_sites
 from services.local.settings import LocalSettings
 from shared.adapters.consul import throwaway as consul
 from shared.adapters.nomad.local_agent import LocalRegion
+from shared.adapters.nomad.local_trust import Authority
 from shared.adapters.postgres import throwaway as postgres
 from shared.adapters.rabbitmq import throwaway as rabbitmq
 from shared.errors import Misconfigured
+from shared.runtime.clock import system_clock
 
 SERVICES: Final = ("auth", "scheduler", "monitor", "gateway")
 HOME_DATACENTER: Final = "dc1"
@@ -60,17 +62,21 @@ async def open_parts(settings: LocalSettings, folder: DataFolder, stack: context
 async def _open_broker(
     parts: Parts, settings: LocalSettings, folder: DataFolder, stack: contextlib.AsyncExitStack
 ) -> None:
-    """A broker for the services and, where it is ours, for readers outside."""
+    """A broker for the services and, where it is ours, for readers outside, who come by TLS."""
+    authority = Authority(folder.path / "rabbitmq-tls", system_clock())
+    pair = authority.issue(folder.path / "rabbitmq-tls", "rabbitmq")
+    tls = rabbitmq.Tls(authority.file, pair.certificate, pair.key)
     offer = (
         rabbitmq.Offer(settings.amqp_url)
         if settings.amqp_url
-        else await stack.enter_async_context(rabbitmq.whole_broker(folder.path / "rabbitmq"))
+        else await stack.enter_async_context(rabbitmq.whole_broker(folder.path / "rabbitmq", tls))
     )
     parts.broker = offer.server
     parts.environment["SERAI_AMQP_URL"] = parts.addresses["rabbitmq"] = offer.url
     if offer.subscribers_amqp_url:
         parts.environment["SERAI_GATEWAY_SUBSCRIBERS_AMQP_URL"] = offer.subscribers_amqp_url
         parts.environment["SERAI_GATEWAY_SUBSCRIBERS_MANAGEMENT_URL"] = offer.subscribers_management_url
+        parts.environment["SERAI_GATEWAY_SUBSCRIBERS_PUBLIC_URL"] = offer.subscribers_public_url
 
 
 async def _open_database(

@@ -164,7 +164,8 @@ def _own(service: str, number: int, issuer: str, parts: Parts) -> dict[str, str]
             "issuer": issuer, "name": "Development issuer (demo users)", "client_id": dev_issuer.CLI,
             "demo_token_endpoint": f"{issuer}/demo/token",
         }  # fmt: skip
-        return {"SERAI_GATEWAY_ISSUERS": orjson.dumps([named]).decode()}
+        named_copy = {"SERAI_GATEWAY_INSTANCE": f"{service}-{number}"}
+        return named_copy | {"SERAI_GATEWAY_ISSUERS": orjson.dumps([named]).decode()}
     if service in ("monitor", "scheduler"):
         return {f"SERAI_{service.upper()}_INSTANCE": f"{service}-{number}"}
     return {}

@@ -64,25 +64,36 @@ async def broker(folder: Path | None = None) -> AsyncIterator[str]:
 class Offer:
     """`url` is for the services; the others are for the gateway's queues for readers outside, empty where unknown.
 
-    `server` is the broker itself where it is ours.
+    `subscribers_public_url` is for those readers: without a login, and it names who vouches for the broker. `server` is
+    the broker itself where it is ours.
     """
 
     url: str
     subscribers_amqp_url: str = ""
     subscribers_management_url: str = ""
+    subscribers_public_url: str = ""
     server: "ThrowAway | None" = None
 
 
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files, PEM: who vouches for the broker, its certificate for 127.0.0.1, and the key of that."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+
 @contextlib.asynccontextmanager
-async def whole_broker(folder: Path) -> AsyncIterator[Offer]:
-    """As `broker`, with the management plugin and the virtual host for readers outside.
+async def whole_broker(folder: Path, tls: Tls | None = None) -> AsyncIterator[Offer]:
+    """As `broker`, with the management plugin and the virtual host for readers outside, who come by TLS if it is given.
 
     Of a broker that `AMQP_URL` names, only its operators know these; the gateway's settings tell.
     """
     if url := os.environ.get("AMQP_URL"):
         yield Offer(url)
         return
-    started = await ThrowAway.start(folder, management=True)
+    started = await ThrowAway.start(folder, management=True, tls=tls)
     try:
         yield replace(await started.for_subscribers(), server=started)
     finally:
@@ -91,18 +102,21 @@ async def whole_broker(folder: Path) -> AsyncIterator[Offer]:
 
 @dataclass(frozen=True, slots=True)
 class _Ports:
-    """`management` is 0 where that plugin is off: it makes the start a second longer."""
+    """`management` is 0 where that plugin is off: it makes the start a second longer. `tls` is 0 without."""
 
     amqp: int
     distribution: int
     epmd: int
     management: int = 0
+    tls: int = 0
 
 
 class ThrowAway:
     """One broker in one folder. `kill` and `restart` are for tests: the same folder and ports, hence the same data."""
 
-    def __init__(self, script: Path, folder: Path, ports: _Ports, settings: Sequence[str]) -> None:
+    def __init__(
+        self, script: Path, folder: Path, ports: _Ports, settings: Sequence[str], tls: Tls | None = None
+    ) -> None:  # fmt: skip
         self.url = f"amqp://guest:guest@127.0.0.1:{ports.amqp}/"
         self.management_url = f"http://guest:guest@127.0.0.1:{ports.management}" if ports.management else ""
         self.port = ports.amqp
@@ -110,10 +124,13 @@ class ThrowAway:
         self._folder = folder
         self._ports = ports
         self._settings = tuple(settings)
+        self._tls = tls
         self._processes: list[asyncio.subprocess.Process] = []
 
     @classmethod
-    async def start(cls, folder: Path, settings: Sequence[str] = (), *, management: bool = False) -> "ThrowAway":
+    async def start(
+        cls, folder: Path, settings: Sequence[str] = (), *, management: bool = False, tls: Tls | None = None
+    ) -> "ThrowAway":
         """Start and wait until it serves; `settings` are further lines of rabbitmq.conf.
 
         Raises Misconfigured, Unavailable.
@@ -123,7 +140,9 @@ class ThrowAway:
             raise Misconfigured(
                 "no RabbitMQ is installed: 'apt-get install rabbitmq-server', or set AMQP_URL to one that runs"
             )
-        made = cls(script, folder, _Ports(*free_ports(4 if management else 3)), settings)
+        amqp, distribution, epmd, *more = free_ports(5)
+        ports = _Ports(amqp, distribution, epmd, more[0] if management else 0, more[1] if tls else 0)
+        made = cls(script, folder, ports, settings, tls)
         made._write_settings()
         await made.restart()
         return made
@@ -153,8 +172,12 @@ class ThrowAway:
         finally:
             await management.close()
         login = f"{user.user}:{password}@127.0.0.1"
+        scheme, port, query = "amqp", self.port, ""
+        if self._tls:
+            scheme, port, query = "amqps", self._ports.tls, f"?cafile={self._tls.authority}"
         return Offer(
-            self.url, f"amqp://{login}:{self.port}/{VHOST}", f"http://{login}:{self._ports.management}"
+            self.url, f"{scheme}://{login}:{port}/{VHOST}{query}", f"http://{login}:{self._ports.management}",
+            f"{scheme}://127.0.0.1:{port}/{VHOST}{query}",
         )  # fmt: skip
 
     async def stop(self) -> None:
@@ -232,7 +255,7 @@ class ThrowAway:
             "vm_memory_high_watermark.absolute = 1GB\n"
             "raft.wal_max_size_bytes = 33554432\n"
             "log.console = true\nlog.console.level = warning\nlog.file = false\n"
-            + "".join(f"{line}\n" for line in (*self._management_settings(), *self._settings))
+            + "".join(f"{line}\n" for line in (*self._management_settings(), *self._tls_settings(), *self._settings))
         )
         (self._folder / "rabbitmq-env.conf").write_text("")
         plugins = "rabbitmq_management" if self._ports.management else ""
@@ -244,6 +267,17 @@ class ThrowAway:
             return ()
         where = ("management.tcp.ip = 127.0.0.1", f"management.tcp.port = {self._ports.management}")
         return (*where, "collect_statistics_interval = 1000")
+
+    def _tls_settings(self) -> tuple[str, ...]:
+        if self._tls is None:
+            return ()
+        files = {
+            "cacertfile": self._tls.authority, "certfile": self._tls.certificate, "keyfile": self._tls.key,
+        }  # fmt: skip
+        return (
+            f"listeners.ssl.1 = 127.0.0.1:{self._ports.tls}",
+            *(f"ssl_options.{option} = {file}" for option, file in files.items()),
+        )
 
     def _environment(self) -> dict[str, str]:
         folder, ports = self._folder, self._ports

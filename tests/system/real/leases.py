@@ -10,7 +10,7 @@ from services.local.supervising import Kept
 from tests import pacing
 from tests.system.real.whole import Whole
 
-NAMES: Final = {"scheduler": "scheduler", "monitor": "monitor.watching"}
+NAMES: Final = {"scheduler": "scheduler", "monitor": "monitor.watching", "gateway": "gateway.subscriptions"}
 _LOOK_S: Final = 0.05
 
 
