@@ -9,7 +9,7 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import SecretStr
 
@@ -44,6 +44,11 @@ from shared.runtime.telemetry import Tracer
 from shared.runtime.tokens import GrantVerifier, keys_of
 from shared.runtime.trust_watch import TrustWatch
 from shared.site import Site
+
+CALLS: Final = 16
+"""Calls of a service to a site's agent at a time. Agents are near and count nobody's connections, but where one
+loop does everybody's work a call takes several of its turns: a few at a time would set the rate of the platform.
+"""
 
 T = TypeVar("T")
 Around = Callable[[str, Any], Any]
@@ -197,7 +202,7 @@ class _Parts:
     async def scheduler(self, auth: Service) -> Service:
         """The scheduler, and with it the registry's look at its sites (Consul's work elsewhere)."""
         service = await scheduler_wiring.assemble(
-            self.told(SchedulerSettings, "scheduler", instance="embedded"),
+            self.told(SchedulerSettings, "scheduler", instance="embedded", calls_per_cluster=CALLS),
             store=await self.store("scheduler"), bus=self.bus,
             registry=self.around("registry", self.registry), auth=self.ask("scheduler", auth),
             verifier=self.verifier("scheduler", auth), clock=system_clock, door=self.folder.door("scheduler"),
@@ -279,7 +284,7 @@ def _site(site: EmbeddedSite, agent: Agent, settings: EmbeddedSettings) -> Site:
 def _cluster(name: str, agent: Agent, settings: EmbeddedSettings, gateway: str) -> ClusterSettings:
     return ClusterSettings(
         name=name, address=agent.address, region=name, allow_mock=settings.mock, platform_url=gateway,
-        **_trusting(agent),
+        connections=2 * (CALLS + 1), **_trusting(agent),
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ are written several at a time. Which answer means what for the job is decided in
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -86,6 +87,8 @@ class Performer:
         self._rng = rng
         self._pace = pace
         self._under_way: dict[str, set[tuple[ids.JobId, int, Call]]] = {}
+        """By cluster, from the call to the writing down of its answer."""
+        self._calling: Counter[str] = Counter()
         self._done: list[Done] = []
         self._finished = asyncio.Event()
         self._full: set[str] = set()
@@ -94,13 +97,14 @@ class Performer:
     async def run(self) -> None:
         """Make owed calls for ever."""
         self._under_way = {cluster: set() for cluster in self._engines}
-        self._done, self._finished, self._full = [], asyncio.Event(), set()
+        self._calling, self._done, self._finished, self._full = Counter(), [], asyncio.Event(), set()
         async with asyncio.TaskGroup() as calls:
             calls.create_task(self._record(), name="scheduler.calls.record")
             clusters = set(self._engines)
             while True:
                 for owed in await self._due(clusters & self._under_way.keys()):
                     self._under_way[owed.cluster].add(owed.key)
+                    self._calling[owed.cluster] += 1
                     calls.create_task(self._perform(owed), name=f"{owed.call}:{owed.job_id}-{owed.number}")
                 woken = await self._keeper.wakes.calls.wait(self._pace.tick_s)
                 clusters = self._keeper.wakes.take_owed() if woken else set(self._engines)
@@ -108,19 +112,20 @@ class Performer:
     async def _due(self, clusters: set[str]) -> list[OwedCall]:
         """What may be called now at these clusters."""
         now, most = self._clock(), self._pace.per_cluster
-        asked = {cluster for cluster in clusters if len(self._under_way[cluster]) < most}
-        self._full |= clusters - asked
+        asked = {cluster: most + len(self._under_way[cluster]) for cluster in clusters if self._calling[cluster] < most}
+        self._full |= clusters - asked.keys()
         if not asked:
             return []
-        due = await self._store.read(lambda c: {cluster: store.due_calls(c, cluster, now, most) for cluster in asked})
-        return [owed for cluster, calls in due.items() for owed in self._fresh(cluster, calls)]
+        due = await self._store.read(
+            lambda connection: {name: store.due_calls(connection, name, now, limit) for name, limit in asked.items()}
+        )
+        self._full |= {name for name, calls in due.items() if len(calls) == asked[name]}
+        return [owed for name, calls in due.items() for owed in self._fresh(name, calls)]
 
     def _fresh(self, cluster: str, due: list[OwedCall]) -> list[OwedCall]:
-        """Those that are not under way, as many as may be."""
-        busy, most = self._under_way[cluster], self._pace.per_cluster
-        if len(due) == most:
-            self._full.add(cluster)
-        return [owed for owed in due if owed.key not in busy][: most - len(busy)]
+        """Those that are not under way, as many as may be called now."""
+        busy = self._under_way[cluster]
+        return [owed for owed in due if owed.key not in busy][: self._pace.per_cluster - self._calling[cluster]]
 
     # -- calling --------------------------------------------------------------------------------------------------
 
@@ -140,6 +145,10 @@ class Performer:
             done = self._again(owed, error.what)
         self._done.append(done)
         self._finished.set()
+        self._calling[owed.cluster] -= 1
+        if owed.cluster in self._full:
+            self._full.discard(owed.cluster)
+            self._keeper.wakes.owed(owed.cluster)
 
     async def _call(self, owed: OwedCall) -> Done:
         engine = self._engines[owed.cluster]
@@ -221,9 +230,6 @@ class Performer:
             await self._leader.run(lambda unit, batch=batch: self._write(unit, batch), cause="performing")  # type: ignore[misc]
             for done in batch:
                 self._under_way[done.owed.cluster].discard(done.owed.key)
-            for cluster in {done.owed.cluster for done in batch} & self._full:
-                self._full.discard(cluster)
-                self._keeper.wakes.owed(cluster)
 
     def _write(self, unit: Unit, batch: list[Done]) -> None:
         for done in batch:

@@ -108,6 +108,25 @@ async def test_many_jobs_at_once_are_all_placed_within_the_room_there_is(tmp_pat
         assert reasons == {"waiting_for_room"}
 
 
+async def test_calls_that_wait_for_others_are_made_as_soon_as_those_have_ended(tmp_path: Path) -> None:
+    async with a_world(tmp_path, a_site("prague"), calls_per_cluster=1, tick_s=10) as world:
+        jobs = [a_job(n, resources={"cpu_cores": 0.1}) for n in range(1, 5)]
+        await world.bus.publish([world.message(job, ALICE, VO, str(job.job_id)) for job in jobs])
+        await world.engines["prague"].until(lambda engine: len(engine.living) == 4)
+        assert world.engines["prague"].most_at_once == 1
+
+
+async def test_freed_room_wakes_who_waits_for_it_without_a_tick(tmp_path: Path) -> None:
+    async with a_world(tmp_path, a_site("prague"), tick_s=10) as world:
+        one, other = (a_job(n, resources={"cpu_cores": 3}) for n in (1, 2))
+        await world.submit(one)
+        await world.until_state(one.job_id, S.PLACED)
+        await world.submit(other)
+        await world.until_state(other.job_id, S.QUEUED)
+        await world.attempt(one, A.SUCCEEDED)
+        await world.until_state(other.job_id, S.PLACED)
+
+
 async def test_freed_room_goes_to_the_next_job(tmp_path: Path) -> None:
     async with a_world(tmp_path, a_site("prague")) as world:
         one, other = (a_job(n, resources={"cpu_cores": 3}) for n in (1, 2))
