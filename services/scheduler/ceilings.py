@@ -116,6 +116,14 @@ def reached(job: Job, policy: Policy | None, in_use: InUse, site: str = "") -> R
     return found[0] if found else None
 
 
+def shares(amounts: Amounts, ceiling: Ceiling) -> list[float]:
+    """What part of each thing that a ceiling bounds these amounts are."""
+    bounds = [
+        (have, getattr(ceiling, name), per_unit) for have, (name, _, per_unit, _) in zip(amounts, _KINDS, strict=True)
+    ]
+    return [have / (most * per_unit) for have, most, per_unit in bounds if most]
+
+
 def _over(whose: Whose, ceiling: Ceiling, job: Job, in_use: InUse, site: str) -> Iterator[Reason]:
     if ceiling == Ceiling():
         return

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
-from services.scheduler import ceilings, explaining, placement
+from services.scheduler import ceilings, explaining, placement, sharing
 from services.scheduler.ceilings import InUse
 from services.scheduler.placement import Hindrance, Snapshot
 from services.scheduler.records import Job, Need
 from shared.contracts import policies
 from shared.contracts.commands import Principal
-from shared.contracts.policies import Policy
+from shared.contracts.policies import Ceiling, Policy
 from shared.contracts.reasons import Reason, ReasonCode, Verdict, VerdictCode, because
 from shared.contracts.suspensions import Suspended
 from shared.site import Site
@@ -105,11 +105,12 @@ def plan(
     in_use: InUse = NOTHING,
     suspended: Suspended = NOBODY,
 ) -> Plan:
-    """Places up to `most` of the (job, shape) in their order. Where an answer is missing, a yes is assumed and asked
-    for: a plan with `questions` is not to be carried out.
+    """Places up to `most` of the (job, shape) in their order, which is shared out where a VO has a ceiling.
+
+    Where an answer is missing, a yes is assumed and asked for: a plan with `questions` is not to be carried out.
     """
     made = Plan(snapshot, in_use)
-    for job, shape in waiting:
+    for job, shape in sharing.in_turn(waiting, _shared(answers), lambda: made.in_use):
         if len(made.choices) + len(made.waits) >= most:
             break
         if shape in made.stuck or own_shape(job, shape) in made.held:
@@ -120,6 +121,12 @@ def plan(
         else:
             _place(made, job, shape, answers, now, namespace_of(job.spec.vo))
     return made
+
+
+def _shared(answers: Mapping[Question, Answer]) -> dict[str, Ceiling]:
+    """The ceilings over all jobs of each VO that has one."""
+    known = ((question.vo, answer.policy_anywhere) for question, answer in answers.items())
+    return {vo: policy.vo for vo, policy in known if policy is not None and policy.vo != Ceiling()}
 
 
 def own_shape(job: Job, shape: str) -> OwnShape:

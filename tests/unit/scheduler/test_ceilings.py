@@ -1,5 +1,6 @@
 """Ceilings over all jobs of a user or a VO: nothing goes over, nothing that fits under is held up."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.scheduler import ceilings, jobs, rounds
+from services.scheduler import ceilings, jobs, rounds, sharing
 from services.scheduler.ceilings import Amounts, InUse, Share
 from services.scheduler.queueing import shape_of
 from services.scheduler.records import Job
@@ -145,6 +146,66 @@ def test_where_every_site_is_at_its_own_ceiling_the_job_is_told_so_and_others_ar
     [reason] = made.held.values()
     assert reason.code == "ceiling_reached"
     assert [choice.job.owner for choice in made.choices] == [BOB]
+
+
+# -- sharing a VO's ceiling ---------------------------------------------------------------------------------------
+
+
+def shared(vo_policy: dict[str, Any], *owners: Principal) -> dict[Question, Answer]:
+    """Auth's word on these owners at both sites."""
+    policy = Policy.model_validate({"vo": vo_policy})
+    return {
+        Question(owner, VO, site): Answer(True, policy=policy, policy_anywhere=policy)
+        for owner in owners for site in ("prague", "lyon")
+    }  # fmt: skip
+
+
+def test_who_has_least_of_a_vos_ceiling_comes_first_and_keeps_their_own_order() -> None:
+    used = InUse([Share(VO, ALICE.issuer, ALICE.subject, "prague", Amounts(jobs=7))])
+    queue = waiting(5) + waiting(4, owner=BOB, first=6)
+    made = plan(queue, shared({"jobs": 10}, ALICE, BOB), used)
+    assert [choice.job.id for choice in made.choices] == [a_job(n).job_id for n in (6, 7, 8)]
+
+
+def test_least_is_by_the_scarcest_thing() -> None:
+    """Bob has fewer jobs, but more of the memory than Alice has of the cores."""
+    used = InUse([
+        Share(VO, ALICE.issuer, ALICE.subject, "prague", Amounts(millicores=4_000, jobs=4)),
+        Share(VO, BOB.issuer, BOB.subject, "prague", Amounts(memory_mib=6_000, jobs=1)),
+    ])  # fmt: skip
+    queue = waiting(1, owner=BOB, **cores(0.1)) + waiting(1, first=2, **cores(0.1))
+    made = plan(queue, shared({"cpu_cores": 10, "memory_mib": 10_000, "jobs": 100}, ALICE, BOB), used)
+    assert [choice.job.owner for choice in made.choices] == [ALICE, BOB]
+
+
+def test_a_higher_priority_goes_before_and_other_vos_keep_their_places() -> None:
+    used = InUse([Share(VO, ALICE.issuer, ALICE.subject, "prague", Amounts(jobs=7))])
+    other = waiting(1, first=3, vo="vo.other")
+    queue = waiting(1, priority=90) + waiting(1, first=2) + other + waiting(1, owner=BOB, first=4)
+    made = sharing.in_turn(queue, {VO: Policy.model_validate({"vo": {"jobs": 10}}).vo}, lambda: used)
+    assert [job.id for job, _ in made] == [a_job(n).job_id for n in (1, 4, 3, 2)]
+
+
+@given(
+    st.lists(st.sampled_from(range(4)), max_size=40),
+    st.integers(1, 30),
+    st.lists(st.integers(0, 8), min_size=4, max_size=4),
+)
+def test_nobody_gets_more_of_a_vos_ceiling_while_somebody_with_less_waits(
+    queued: list[int], most: int, before: list[int]
+) -> None:
+    people = [ALICE.model_copy(update={"subject": f"person{number}"}) for number in range(4)]
+    used = InUse(
+        Share(VO, who.issuer, who.subject, "prague", Amounts(jobs=has)) for who, has in zip(people, before, strict=True)
+    )
+    queue = [job for n, who in enumerate(queued, 1) for job in waiting(1, owner=people[who], first=n)]
+    made = plan(queue, shared({"jobs": most}, *people), used)
+    placed = Counter(choice.job.owner.subject for choice in made.choices)
+    assert sum(placed.values()) == max(0, min(len(queue), most - sum(before)))
+    left = Counter(job.owner.subject for job, _ in queue) - placed
+    has = {who.subject: before[number] + placed[who.subject] for number, who in enumerate(people)}
+    for waits in left:
+        assert all(has[waits] >= has[got] - 1 for got in placed), (has, left)
 
 
 def test_a_policy_that_was_narrowed_starts_nothing_and_ends_nothing() -> None:

@@ -99,6 +99,18 @@ async def test_who_is_at_the_ceiling_does_not_hold_up_others_behind_them(world: 
     await world.until_state(other.job_id, S.PLACED)
 
 
+async def test_what_comes_free_under_a_vos_ceiling_goes_to_who_has_least_of_it(world: World) -> None:
+    allow(world, vo={"jobs": 4})
+    mine = await submit(world, 12)
+    await world.until(lambda: sum("placed" in world.states(job.job_id) for job in mine) == 4)
+    theirs = await submit(world, 4, owner=BOB, start=100)
+    await held(world, theirs[0], "ceiling_reached")
+    for done in range(2):
+        await succeeds(world, mine[done])
+        await world.until(lambda done=done: sum("placed" in world.states(job.job_id) for job in theirs) == done + 1)  # type: ignore[misc]
+    assert sum("placed" in world.states(job.job_id) for job in mine) == 4, "nobody else's came between"
+
+
 async def test_a_ceiling_holds_after_a_restart(world: World) -> None:
     allow(world, vo={"jobs": 2})
     jobs = await submit(world, 4)
