@@ -14,6 +14,7 @@ from shared.engine import AllocationSeen, AttemptOrder, JobSeen, Line, Seen, Sub
 from shared.ids import AttemptId, new_job_id, traceparent
 from shared.ports import EngineWatch, JobEngine
 from tests.builders import a_site, a_spec
+from tests.pacing import pause
 from tests.real_nomad import RealNomad
 
 DEADLINE_S = 20.0
@@ -77,6 +78,14 @@ class SiteUnderTest:
             return [one for one in of(order, seen, AllocationSeen) if one.client_status in statuses]
 
         return hit(await self.seen_until(lambda seen: bool(hit(seen))))[-1]
+
+    async def over(self, order: AttemptOrder) -> None:
+        """Return when its client is done with it, by asking: there is one stream at a time, and the test has it."""
+        async with asyncio.timeout(DEADLINE_S):
+            while "complete" not in [
+                one.client_status for one in await self.watch.allocations(order.attempt.nomad_id, order.namespace)
+            ]:
+                await pause(0.05)
 
     async def dead(self, order: AttemptOrder) -> JobSeen:
         def hit(seen: Sequence[Seen]) -> list[JobSeen]:

@@ -175,7 +175,7 @@ async def test_a_stream_has_the_events_of_the_namespaces_there_were_as_it_was_op
         await anext(stream)
         await site.by_hand("POST", "/v1/namespace", {"Name": name})
         await site.submitted(order)
-        await site.ended(order)
+        await site.over(order)
         await site.submitted(known)
         old: list[Seen] = []
         while not of(known, old, JobSeen):
