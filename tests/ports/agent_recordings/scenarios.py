@@ -5,13 +5,14 @@ Each function gets a watched agent and the recorded jobs, and returns when the s
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from services.embedded.agent.drivers.executor import start_ticks
+from tests import pacing
 from tests.ports.agent_recordings.harness import Line, Site, Watched, jobs_of
 
 Jobs = list[dict[str, Any]]
@@ -205,9 +206,8 @@ async def run(act: Act, scenario: str, directory: Path, nodes: int) -> list[Line
 async def restart(scenario: str, directory: Path, number: signal.Signals) -> tuple[list[Line], list[Line]]:
     """The agent's process is ended and started again; two tasks survive, one of them ends while nobody looks."""
     long, short = jobs_of(scenario)
-    # Only the lengths differ from the recording: 22 and 4 turns of a second there.
-    _shorten(long, "-lt 22", "-lt 5")
-    _shorten(short, "-lt 4", "-lt 2")
+    # Only their lengths differ from the recording: 22 and 4 seconds there, whatever the restart takes here.
+    ends = {job["ID"]: _until_told(job, directory) for job in (long, short)}
     process, address = await _host(directory, 0)
     first = Watched(address)
     await first.until(lambda: first.lines, "first line")
@@ -219,10 +219,12 @@ async def restart(scenario: str, directory: Path, number: signal.Signals) -> tup
     await process.wait()
     before = list(first.lines)
     await first.close()
-    await _gone_from(directory, short["ID"])
+    ends[short["ID"]].touch()
+    await _one_gone_from(directory)
     process, address = await _host(directory, int(address.rpartition(":")[2]))
     second = Watched(address, before[-1]["Index"])
-    for job in (long, short):
+    for job in (short, long):
+        ends[job["ID"]].touch()
         await second.until_job(job["ID"], "dead")
     after = list(second.lines)
     await second.close()
@@ -231,9 +233,11 @@ async def restart(scenario: str, directory: Path, number: signal.Signals) -> tup
     return before, after
 
 
-def _shorten(job: dict[str, Any], old: str, new: str) -> None:
-    args = job["TaskGroups"][0]["Tasks"][0]["Config"]["args"]
-    args[1] = args[1].replace(old, new)
+def _until_told(job: dict[str, Any], directory: Path) -> Path:
+    """Its task runs until somebody makes this file."""
+    file = directory / f"{job['ID']}.ends"
+    job["TaskGroups"][0]["Tasks"][0]["Config"]["args"][1] = f"while [ ! -e {file} ]; do sleep 0.05; done"
+    return file
 
 
 async def _host(directory: Path, port: int) -> tuple[asyncio.subprocess.Process, str]:
@@ -249,18 +253,10 @@ async def _host(directory: Path, port: int) -> tuple[asyncio.subprocess.Process,
     return process, (await process.stdout.readline()).decode().strip()
 
 
-async def _gone_from(directory: Path, job: str) -> None:
+async def _one_gone_from(directory: Path) -> None:
     """Wait for the end that happens while no agent looks."""
-    pids = [json.loads(path.read_text())["pid"] for path in (directory / "run").glob("*.pid")]
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    descriptors = [os.pidfd_open(pid) for pid in pids]
-    assert len(descriptors) == 2, f"two tasks were to run for {job}"
-    try:
-        for descriptor in descriptors:
-            loop.add_reader(descriptor, ended.set)
-        await asyncio.wait_for(ended.wait(), 10)
-    finally:
-        for descriptor in descriptors:
-            loop.remove_reader(descriptor)
-            os.close(descriptor)
+    tasks = [json.loads(path.read_text()) for path in (directory / "run").glob("*.pid")]
+    assert len(tasks) == 2, "two tasks were to run on"
+    async with asyncio.timeout(30):
+        while all(start_ticks(task["pid"]) == task["start"] for task in tasks):
+            await pacing.pause(0.02)
