@@ -1,178 +1,28 @@
-"""The same Core statements at the driver's speed: what bodies of `SqliteStore` get as their connection.
-
-Core spends two to four times on an `execute` what SQLite itself does, and a job's way through the services takes some
-sixty statements (docs/figures.md). A statement object that is executed a second time is one that its module built once:
-it is compiled to SQL here and goes straight to the driver from then on. Everything else goes through Core, as do
-statements that this module does not know how to run (`IN` lists of any length, defaults made in Python, RETURNING).
-Rows are SQLAlchemy's own, found by name or place, and fetched at once. Errors are SQLAlchemy's.
-"""
+"""Compiled statements (`quick.py`) on the standard library's SQLite driver."""
 
 import sqlite3
-import weakref
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, cast
 
-from sqlalchemy import Connection, Delete, Engine, Insert, LargeBinary, Select, Update
-from sqlalchemy.engine import IteratorResult
-from sqlalchemy.engine.result import SimpleResultMetaData
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.sql.compiler import SQLCompiler
 
-Given = Mapping[str, Any]
-Process = Callable[[Any], Any] | None
-
-_KNOWN_KINDS: Final = (Select, Insert, Update, Delete)
-_NO_COLUMNS: Final = SimpleResultMetaData(())
+from shared.adapters import quick
+from shared.adapters.quick import NO_COLUMNS, Plan, QuickResult
 
 
-class QuickResult(IteratorResult[Any]):
-    """A SQLAlchemy result over rows that are here already; `rowcount` as the driver tells it."""
-
-    def __init__(self, metadata: SimpleResultMetaData, rows: Sequence[Any], rowcount: int) -> None:
-        super().__init__(metadata, iter(rows))
-        self.rowcount = rowcount
-
-
-@dataclass(slots=True)
-class _Plan:
-    """A compiled statement. A slot is (name of the parameter or None, constant, what makes its value the driver's)."""
-
-    sql: str
-    slots: tuple[tuple[str | None, Any, Process], ...]
-    types: tuple[Any, ...] | None
-    """Types of the columns it gives; None for a statement that gives no rows."""
-    metadata: SimpleResultMetaData | None = None
-    processes: tuple[tuple[int, Callable[[Any], Any]], ...] = ()
-
-    def values(self, given: Given) -> list[Any]:
-        """The driver's parameters. Raises KeyError when one is missing."""
-        return [
-            constant if name is None else given[name] if process is None else process(given[name])
-            for name, constant, process in self.slots
-        ]
-
-
-@dataclass(slots=True)
-class _Seen:
-    """What is known of a statement object: its plans by the names given and whether many rows are; None = Core's."""
-
-    statement: "weakref.ref[Any]"
-    plans: dict[tuple[tuple[str, ...], bool], _Plan | None] = field(default_factory=dict)
-
-
-class QuickConnection(Connection):
+class QuickConnection(quick.QuickConnection):
     """A connection of an SQLite engine in autocommit mode: `QuickConnection(engine)`."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._raw = cast(sqlite3.Connection, self.connection.dbapi_connection)
 
-    def execute(self, statement: Any, parameters: Any = None, **options: Any) -> Any:
-        """As `Connection.execute`."""
-        many = isinstance(parameters, list | tuple)
-        plan = self._plan(statement, parameters, many) if not options else None
-        if plan is None:
-            return super().execute(statement, parameters, **options)
-        try:
-            values: Any = [plan.values(row) for row in parameters] if many else plan.values(parameters or {})
-        except KeyError:
-            return super().execute(statement, parameters)  # which says what is missing
+    def run(self, plan: Plan, values: list[Any], *, many: bool) -> QuickResult:
         try:
             cursor = self._raw.executemany(plan.sql, values) if many else self._raw.execute(plan.sql, values)
             if plan.types is None:
-                return QuickResult(_NO_COLUMNS, (), cursor.rowcount)
-            return self._rows(plan, cursor)
+                return QuickResult(NO_COLUMNS, (), cursor.rowcount)
+            found: list[Any] = cursor.fetchall()
         except sqlite3.Error as error:
             raise DBAPIError.instance(plan.sql, values, error, sqlite3.Error, dialect=self.dialect) from error
-
-    def _rows(self, plan: _Plan, cursor: sqlite3.Cursor) -> QuickResult:
-        found: list[Any] = cursor.fetchall()
-        if plan.metadata is None:
-            self._describe(plan, cursor)
-        assert plan.metadata is not None
-        if plan.processes:
-            found = [_processed(row, plan.processes) for row in found]
-        return QuickResult(plan.metadata, found, -1)
-
-    def _describe(self, plan: _Plan, cursor: sqlite3.Cursor) -> None:
-        assert plan.types is not None
-        plan.processes = tuple(
-            (place, process)
-            for place, kind in enumerate(plan.types)
-            if not isinstance(kind, LargeBinary)  # the driver gives bytes
-            and (process := kind.dialect_impl(self.dialect).result_processor(self.dialect, None)) is not None
-        )
-        plan.metadata = SimpleResultMetaData([column[0] for column in cursor.description])
-
-    def _plan(self, statement: Any, parameters: Any, many: bool) -> _Plan | None:
-        seen = _STATEMENTS.get(id(statement))
-        if seen is None or seen.statement() is not statement:
-            if isinstance(statement, _KNOWN_KINDS):
-                _remember(statement)
-            return None
-        if many and not parameters:
-            return None
-        first: Given = parameters[0] if many else parameters or {}
-        names = () if isinstance(statement, Select) else tuple(first)
-        try:
-            return seen.plans[names, many]
-        except KeyError:
-            plan = seen.plans[names, many] = self._made(statement, names, many)
-            return plan
-
-    def _made(self, statement: Any, names: tuple[str, ...], many: bool) -> _Plan | None:
-        """The plan, or None when Core must run the statement."""
-        compiled = self._compiled(statement, names, many)
-        if compiled is None:
-            return None
-        types = tuple(column.type for column in statement.selected_columns) if isinstance(statement, Select) else None
-        return _Plan(str(compiled), tuple(self._slot(compiled, name) for name in compiled.positiontup or ()), types)
-
-    def _compiled(self, statement: Any, names: tuple[str, ...], many: bool) -> SQLCompiler | None:
-        told = {"dialect": self.dialect, "column_keys": list(names) or None, "for_executemany": many}
-        compiled: SQLCompiler = statement.compile(**told)
-        lists = compiled.post_compile_params
-        if lists and not any(bind.required for bind in lists):  # `IN` lists that never change
-            compiled = statement.compile(**told, compile_kwargs={"render_postcompile": True})
-        elif lists:
-            return None
-        return compiled if _is_plain(compiled) else None
-
-    def _slot(self, compiled: SQLCompiler, name: str) -> tuple[str | None, Any, Process]:
-        bind = compiled.binds.get(name)
-        if bind is None:  # one value of a list
-            return None, (compiled.params or {})[name], None
-        kind = bind.type.dialect_impl(self.dialect)
-        process = None if isinstance(kind, LargeBinary) else kind.bind_processor(self.dialect)
-        if bind.required:
-            return bind.key, None, process
-        constant = bind.effective_value
-        return None, constant if process is None else process(constant), None
-
-
-_STATEMENTS: Final[dict[int, _Seen]] = {}
-"""By the id of the statement object, as long as it lives."""
-
-
-def _remember(statement: Any) -> None:
-    key = id(statement)
-    _STATEMENTS[key] = _Seen(weakref.ref(statement, lambda _: _STATEMENTS.pop(key, None)))
-
-
-def _is_plain(compiled: SQLCompiler) -> bool:
-    """Whether SQL and values are all that there is to it."""
-    return not (
-        compiled.literal_execute_params
-        or compiled.escaped_bind_names
-        or compiled.effective_returning
-        or (compiled.isinsert and compiled.insert_prefetch)
-        or (compiled.isupdate and compiled.update_prefetch)
-    )
-
-
-def _processed(row: Sequence[Any], processes: Sequence[tuple[int, Callable[[Any], Any]]]) -> tuple[Any, ...]:
-    values = list(row)
-    for place, process in processes:
-        values[place] = process(values[place])
-    return tuple(values)
+        return self.rows(plan, found, cursor)

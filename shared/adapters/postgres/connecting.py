@@ -9,17 +9,21 @@ import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.pq import ConnStatus
+from psycopg.types.numeric import Int8BinaryDumper
 from sqlalchemy import URL, Connection, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+from sqlalchemy.util import greenlet_spawn
 
+from shared.adapters.postgres.quick import Driver, QuickConnection
 from shared.errors import Misconfigured, SeraiError, Unavailable
+
+C = TypeVar("C", bound=QuickConnection)
 
 _DRIVER: Final = "postgresql+psycopg"
 
@@ -55,23 +59,22 @@ def place(url: URL) -> str:
     return f"PostgreSQL {url.host or 'on this machine'}:{url.port or 5432}/{url.database or url.username or ''}"
 
 
-def writers(url: URL, limits: Limits) -> AsyncEngine:
-    """One connection at a time, in autocommit mode: the writer begins and commits by itself."""
-    return create_async_engine(_timed(url, limits), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+def engine(url: URL, limits: Limits, *, read_only: bool = False) -> AsyncEngine:
+    """Makes connections, and keeps none: in autocommit mode, so that whoever has one begins and commits by himself."""
+    timed = _timed(url, limits, "-c default_transaction_read_only=on" if read_only else "")
+    made = create_async_engine(timed, poolclass=NullPool, isolation_level="AUTOCOMMIT", paramstyle="format")
 
+    @event.listens_for(made.sync_engine, "connect")
+    def one_width(connection: Any, _record: Any) -> None:
+        """Numbers are of one type whatever their size: a prepared statement is one for each combination of types."""
+        connection.driver_connection.adapters.register_dumper(int, Int8BinaryDumper)
 
-def readers(url: URL, limits: Limits) -> AsyncEngine:
-    """A bounded pool; every transaction reads one snapshot and writes nothing."""
-    engine = create_async_engine(
-        _timed(url, limits), poolclass=AsyncAdaptedQueuePool, pool_size=limits.readers, max_overflow=0,
-        pool_timeout=limits.connect_s, isolation_level="REPEATABLE READ",
-    )  # fmt: skip
+    @event.listens_for(made.sync_engine, "before_cursor_execute")
+    def core(connection: Connection, *_: Any) -> None:
+        if isinstance(connection, QuickConnection):
+            connection.before_core()
 
-    @event.listens_for(engine.sync_engine, "connect")
-    def read_only(connection: Any, _record: Any) -> None:
-        connection.set_read_only(True)
-
-    return engine
+    return made
 
 
 @contextlib.contextmanager
@@ -86,14 +89,14 @@ def alone(url: URL, limits: Limits) -> Iterator[Connection]:
         engine.dispose()
 
 
-def _timed(url: URL, limits: Limits) -> URL:
+def _timed(url: URL, limits: Limits, more: str = "") -> URL:
     server = {
         "statement_timeout": limits.statement_s, "lock_timeout": limits.lock_s,
         "idle_in_transaction_session_timeout": limits.idle_s,
     }  # fmt: skip
     given = url.query.get("options", "")
     words = [given if isinstance(given, str) else " ".join(given)]
-    words += [f"-c {name}={int(seconds * 1000)}" for name, seconds in server.items()]
+    words += [more, *(f"-c {name}={int(seconds * 1000)}" for name, seconds in server.items())]
     defaults = {
         "application_name": "serai", "connect_timeout": str(max(2, int(limits.connect_s))), "keepalives_idle": "5",
         "keepalives_interval": "2", "keepalives_count": "3", "tcp_user_timeout": "10000",
@@ -130,8 +133,6 @@ def translated(error: Exception, where: str) -> Exception:
     """`error`, or what it means to callers: Unavailable (server, load, network) or Misconfigured (rights, names)."""
     if isinstance(error, SeraiError):
         return error
-    if isinstance(error, PoolTimeout):
-        return Unavailable(f"too many reads wait for {where}", code="store_overloaded")
     if isinstance(error, StopIteration):
         return RuntimeError(f"a body raised {error!r}")
     cause = driver_error(error)
@@ -168,36 +169,20 @@ def translating(where: str) -> Iterator[None]:
 # -- one connection -----------------------------------------------------------------------------------------------
 
 
-Driver = psycopg.AsyncConnection[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """One connection, as SQLAlchemy and as the driver have it."""
-
-    connection: AsyncConnection
-    driver: Driver
-
-    async def end(self) -> None:
-        """Close it, whatever its state is."""
-        cut(self.driver)
-        with contextlib.suppress(psycopg.Error, SQLAlchemyError):
-            await self.connection.invalidate()
-        with contextlib.suppress(psycopg.Error, SQLAlchemyError):
-            await self.connection.close()
-
-
-async def link(engine: AsyncEngine) -> Link:
+async def connected(engine: AsyncEngine, kind: type[C]) -> C:
     """Open a connection. Raises what the driver raises."""
-    connection = await engine.connect()
-    raw = await connection.get_raw_connection()
-    assert isinstance(raw.driver_connection, psycopg.AsyncConnection)
-    return Link(connection, raw.driver_connection)
+    return await greenlet_spawn(kind, engine.sync_engine)
 
 
 def is_gone(connection: Driver) -> bool:
     """Whether the connection is closed or broken."""
     return connection.closed or connection.pgconn.status != ConnStatus.OK
+
+
+async def end(connection: QuickConnection) -> None:
+    """Close it, whatever its state is."""
+    cut(connection.driver)
+    await connection.end()
 
 
 def cut(connection: Driver) -> None:

@@ -1,24 +1,25 @@
 """The Store on PostgreSQL: one database (or one schema) per service, SQLAlchemy Core over psycopg 3's async driver.
 
 Called by each service's composition root, mostly by way of `shared/adapters/stores.py`. Several copies of a service may
-use one database. Writes go through one connection (`writing.py`), reads through a small pool; every read sees one
-snapshot. Bodies run in the event loop and give it up at each statement: what they read of memory may change meanwhile.
+use one database. Writes go through one connection (`writing.py`), reads through a few (`reading.py`); every read sees
+one snapshot. Bodies run in the event loop and give it up where they want an answer: what they read of memory may change
+meanwhile. As on SQLite, statements that a module built once cost least (`quick.py`).
 """
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import URL, Connection
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.adapters.postgres import connecting
-from shared.adapters.postgres.connecting import Driver, Limits, Link, translating
+from shared.adapters.postgres.connecting import C, Limits, translating
+from shared.adapters.postgres.quick import QuickConnection
+from shared.adapters.postgres.reading import Readers, ReadingConnection
 from shared.adapters.postgres.writing import Writer
-from shared.adapters.sqlite_writer import consumed
 from shared.errors import Misconfigured, OutcomeUnknown, Unavailable
 from shared.ports import Lease
 from shared.runtime import leases, logs
@@ -39,7 +40,7 @@ async def open_store(url: str, migrations: str | None = None, *, limits: Limits 
     """
     limits, address = limits or Limits(), connecting.parsed(url)
     where = connecting.place(address)
-    writers = connecting.writers(address, limits)
+    writers = connecting.engine(address, limits)
     try:
         with translating(where):
             turn = await _looked_at(writers, where)
@@ -48,18 +49,19 @@ async def open_store(url: str, migrations: str | None = None, *, limits: Limits 
     except BaseException:
         await writers.dispose()
         raise
-    return PostgresStore(writers, connecting.readers(address, limits), turn=turn, where=where, limits=limits)
+    readers = connecting.engine(address, limits, read_only=True)
+    return PostgresStore(writers, readers, turn=turn, where=where, limits=limits)
 
 
 class PostgresStore:
     """See `shared.ports.Store`. Belongs to the event loop it was opened in."""
 
     def __init__(self, writers: AsyncEngine, readers: AsyncEngine, *, turn: int, where: str, limits: Limits) -> None:
-        self._writers = writers
-        self._readers = readers
+        self._engines = (writers, readers)
         self._where = where
         self._limits = limits
-        self._writer = Writer(self._connected, turn=turn, where=where, limits=limits)
+        self._writer = Writer(self._connector(writers, QuickConnection), turn=turn, where=where, limits=limits)
+        self._readers = Readers(self._connector(readers, ReadingConnection), where=where, limits=limits)
         self._reads: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -101,45 +103,33 @@ class PostgresStore:
         await self._writer.close()
         if self._reads:
             await asyncio.wait(self._reads)
-        await self._readers.dispose()
-        await self._writers.dispose()
+        await self._readers.close()
+        for engine in self._engines:
+            await engine.dispose()
 
-    async def _connected(self) -> Link:
-        with translating(self._where):
-            return await connecting.link(self._writers)
+    def _connector(self, engine: AsyncEngine, kind: type[C]) -> Callable[[], Awaitable[C]]:
+        async def connect() -> C:
+            with translating(self._where):
+                return await connecting.connected(engine, kind)
+
+        return connect
 
     async def _read(self, body: Callable[[Connection], T]) -> T:
-        """Run a read; once more when its connection, kept from earlier, turns out to be dead."""
         with translating(self._where):
-            try:
-                return await self._read_once(body)
-            except DBAPIError as error:
-                if not error.connection_invalidated:
-                    raise
-            return await self._read_once(body)
-
-    async def _read_once(self, body: Callable[[Connection], T]) -> T:
-        async with self._readers.connect() as connection:
-            raw = await connection.get_raw_connection()
-            driver: Driver = raw.driver_connection  # type: ignore[assignment]  # the engine's driver is psycopg's
-            watch = asyncio.get_running_loop().call_later(self._limits.read_s, connecting.cut, driver)
-            try:
-                return consumed(await connection.run_sync(body))
-            finally:
-                watch.cancel()
+            return await self._readers.read(body)
 
 
 async def _looked_at(engine: AsyncEngine, where: str) -> int:
     """Check the server; the key of the writers' turn in this database and schema."""
-    link = await connecting.link(engine)
+    connection = await connecting.connected(engine, QuickConnection)
     try:
-        answer = await link.driver.execute(
+        answer = await connection.driver.execute(
             "SELECT current_schema(), current_setting('server_version_num')::int / 10000, current_setting('fsync'), "
             "current_setting('synchronous_commit'), current_setting('server_encoding'), pg_is_in_recovery()"
         )
         row = await answer.fetchone()
     finally:
-        await link.connection.close()
+        await connection.end()
     assert row is not None
     schema, version, fsync, synchronous, encoding, standby = row
     _check(where, schema, version, encoding, standby)

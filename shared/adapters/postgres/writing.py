@@ -1,7 +1,9 @@
 """Transactions on one PostgreSQL database, many of them sharing one commit, all of them one after another.
 
 Used by `store.PostgresStore`. What a transaction costs is the wait for the disk and for the network, so bodies that
-wait while a commit runs go together into the next one, each behind its own savepoint.
+wait while a commit runs go together into the next one, and what they write is on its way without a wait for each
+statement (`quick.py`). That goes well nearly always; where a body has to be undone, or a statement of one was refused,
+the whole group is run again, one body after the other, each behind its own savepoint.
 
 All writers of a database, in whatever process, take turns: a transaction holds an advisory lock from its begin to its
 commit. Hence transactions are serialisable without conflicts, a lease that was checked is good until the commit, and
@@ -11,6 +13,7 @@ transactions: docs/decisions/010-writers-of-a-postgresql-database-take-turns.md.
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import deque
@@ -21,9 +24,18 @@ from typing import Any, Final
 import psycopg
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection
-from sqlalchemy.util import await_only
+from sqlalchemy.util import await_only, greenlet_spawn
 
-from shared.adapters.postgres.connecting import Driver, Limits, Link, cut, is_gone, may_succeed_again, translated
+from shared.adapters.postgres.connecting import (
+    Limits,
+    cut,
+    driver_error,
+    end,
+    is_gone,
+    may_succeed_again,
+    translated,
+)
+from shared.adapters.postgres.quick import QuickConnection
 from shared.adapters.sqlite_writer import consumed
 from shared.errors import OutcomeUnknown, Unavailable
 
@@ -38,6 +50,10 @@ Body = Callable[[Connection], Any]
 
 class _Again(Exception):
     """Others made the transaction fail; nothing happened."""
+
+
+class _Carefully(Exception):
+    """A body that went together with others is to be undone alone; nothing of the group happened."""
 
 
 class _Lost(Exception):
@@ -58,12 +74,14 @@ class Writer:
     `connect` opens one in autocommit mode; `turn` is the advisory lock's key.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[Link]], *, turn: int, where: str, limits: Limits) -> None:
+    def __init__(
+        self, connect: Callable[[], Awaitable[QuickConnection]], *, turn: int, where: str, limits: Limits
+    ) -> None:  # fmt: skip
         self._connect = connect
         self._begin = f"BEGIN; SELECT pg_advisory_xact_lock({turn})"
         self._where = where
         self._limits = limits
-        self._link: Link | None = None
+        self._connection: QuickConnection | None = None
         self._queue: deque[_Work] = deque()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -126,16 +144,22 @@ class Writer:
 
     async def _attempt(self, group: list[_Work]) -> Exception | None:
         """Run `group` again, or a new one from the queue, and commit it; why nobody of it knows what happened."""
-        link = await self._begun()
-        watch = asyncio.get_running_loop().call_later(self._limits.group_s, cut, link.driver)
         try:
-            await link.connection.run_sync(self._run_bodies, link.driver, group)
-            return await self._commit(link.driver)
+            return await self._run(group, careful=False)
+        except _Carefully:
+            return await self._run(group, careful=True)
+
+    async def _run(self, group: list[_Work], *, careful: bool) -> Exception | None:
+        connection = await self._begun()
+        watch = asyncio.get_running_loop().call_later(self._limits.group_s, cut, connection.driver)
+        try:
+            await greenlet_spawn(self._run_bodies, connection, group, careful)
+            return await self._commit(connection)
         except (_Lost, psycopg.Error) as error:
             await self._drop()
             return _cause(error, self._where)
-        except _Again:
-            await self._roll_back(link.driver)
+        except (_Again, _Carefully):
+            await self._roll_back(connection)
             raise
         except BaseException:
             await self._drop()
@@ -143,40 +167,44 @@ class Writer:
         finally:
             watch.cancel()
 
-    async def _commit(self, driver: Driver) -> Exception | None:
+    async def _commit(self, connection: QuickConnection) -> Exception | None:
+        """Commit behind everything that is on its way; of that, nobody knows yet whether it went well."""
+        on_its_way = connection.waits
         try:
-            await driver.execute("COMMIT", prepare=False)
+            await connection.command("COMMIT")
         except psycopg.Error as error:
             if may_succeed_again(error):
                 raise _Again from error
+            if on_its_way and connection.driver.pgconn.transaction_status == TransactionStatus.INERROR:
+                raise _Carefully from error
             await self._drop()
             return OutcomeUnknown(f"{self._where} did not confirm a commit: {error}", code="store_failed")
         return None
 
-    async def _begun(self) -> Link:
+    async def _begun(self) -> QuickConnection:
         """A connection within a transaction whose turn it is; a kept one may have died meanwhile, then a new one."""
-        if self._link is not None:
+        if self._connection is not None:
             try:
-                return await self._begin_on(self._link)
+                return await self._begin_on(self._connection)
             except psycopg.Error:
-                gone = is_gone(self._link.driver)
+                gone = is_gone(self._connection.driver)
                 await self._drop()
                 if not gone:
                     raise
-        self._link = await self._connect()
+        self._connection = await self._connect()
         try:
-            return await self._begin_on(self._link)
+            return await self._begin_on(self._connection)
         except BaseException:
             await self._drop()
             raise
 
-    async def _begin_on(self, link: Link) -> Link:
-        watch = asyncio.get_running_loop().call_later(self._limits.lock_s + 1, cut, link.driver)
+    async def _begin_on(self, connection: QuickConnection) -> QuickConnection:
+        watch = asyncio.get_running_loop().call_later(self._limits.lock_s + 1, cut, connection.driver)
         try:
-            await link.driver.execute(self._begin, prepare=False)
+            await connection.command(self._begin)
         finally:
             watch.cancel()
-        return link
+        return connection
 
     def _everybody(self) -> list[_Work]:
         """All that wait: the database is away for every one of them."""
@@ -184,22 +212,24 @@ class Writer:
         self._queue.clear()
         return waiting
 
-    async def _roll_back(self, driver: Driver) -> None:
+    async def _roll_back(self, connection: QuickConnection) -> None:
         try:
-            await driver.execute("ROLLBACK", prepare=False)
+            with contextlib.suppress(psycopg.Error):
+                await connection.answered()
+            await connection.command("ROLLBACK")
         except psycopg.Error:
             await self._drop()
 
     async def _drop(self) -> None:
-        link, self._link = self._link, None
-        if link is not None:
-            await link.end()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await end(connection)
 
-    # -- bodies: within `run_sync` --------------------------------------------------------------------------------
+    # -- bodies: within `greenlet_spawn` --------------------------------------------------------------------------
 
-    def _run_bodies(self, connection: Connection, driver: Driver, group: list[_Work]) -> None:
+    def _run_bodies(self, connection: QuickConnection, group: list[_Work], careful: bool) -> None:
         """Run the bodies of `group`, or, when it is empty, fill it from the queue."""
-        turn = _Turn(connection, driver, self._begin, self._where)
+        turn = (_CarefulTurn if careful else _Turn)(connection, self._begin, self._where)
         if group:
             for work in group:
                 turn.run(work)
@@ -213,68 +243,95 @@ class Writer:
 
 
 class _Turn:
-    """One transaction while its bodies run: each body's exception undoes its own writes only."""
+    """One transaction while its bodies run. One that must be undone, and is not the first to write, undoes all."""
 
-    def __init__(self, connection: Connection, driver: Driver, begin: str, where: str) -> None:
+    def __init__(self, connection: QuickConnection, begin: str, where: str) -> None:
         self._connection = connection
-        self._driver = driver
         self._begin = begin
         self._where = where
         self._empty = True
-        self._savepoint = ""
 
     def run(self, work: _Work) -> None:
-        """Run one body. Raises _Again, _Lost."""
+        """Run one body. Raises _Again, _Carefully, _Lost."""
         work.result, work.error = None, None
-        if not self._empty:
-            self._guard()
+        before = self._connection.writes
         try:
+            self._guard()
             work.result = consumed(work.body(self._connection))
             self._still_ours()
         except Exception as error:
-            if is_gone(self._driver):
+            if is_gone(self._connection.driver):
                 raise _Lost from error
             if may_succeed_again(error):
                 raise _Again from error
+            if driver_error(error) is not None or self._connection.writes > before:
+                self._undo(error)
             work.error = translated(error, self._where)
-            self._undo()
         else:
-            self._empty = False
-            if self._savepoint:
-                self._savepoint = "used"
+            self._empty = self._empty and self._connection.writes == before
 
     def _guard(self) -> None:
-        """Set a savepoint in front of a body that is not the first; a fresh one may be there."""
-        if self._savepoint == "":
-            self._command("SAVEPOINT body")
-        elif self._savepoint == "used":
-            self._command("RELEASE SAVEPOINT body; SAVEPOINT body")
-        self._savepoint = "fresh"
+        """What comes before a body."""
 
     def _still_ours(self) -> None:
+        if self._connection.waits:
+            return
         match self._status():
             case TransactionStatus.INERROR:
                 raise RuntimeError("a body went on after a statement of it had failed; let the error out")
             case TransactionStatus.IDLE:
                 raise RuntimeError("a body must not commit or roll back; the store does")
 
-    def _undo(self) -> None:
-        if self._status() == TransactionStatus.IDLE and not self._empty:
-            raise _Lost("a body ended the transaction of the whole group")
-        if self._empty:
-            self._command(self._begin if self._status() == TransactionStatus.IDLE else f"ROLLBACK; {self._begin}")
-            return
-        self._command("ROLLBACK TO SAVEPOINT body")
-        self._savepoint = "fresh"
+    def _undo(self, error: Exception) -> None:
+        """Undo what the body wrote."""
+        if not self._empty:
+            raise _Carefully from error
+        self._settle_anyhow()
+        self._command(self._begin if self._status() == TransactionStatus.IDLE else f"ROLLBACK; {self._begin}")
 
     def _status(self) -> TransactionStatus:
-        return TransactionStatus(self._driver.pgconn.transaction_status)
+        return TransactionStatus(self._connection.driver.pgconn.transaction_status)
+
+    def _settle_anyhow(self) -> None:
+        """What is on its way is to be undone: how it ended does not matter."""
+        with contextlib.suppress(psycopg.Error):
+            await_only(self._connection.answered())
 
     def _command(self, words: str) -> None:
         try:
-            await_only(self._driver.execute(words, prepare=False))
+            await_only(self._connection.command(words))
         except psycopg.Error as error:
             raise (_Again if may_succeed_again(error) else _Lost) from error
+
+
+class _CarefulTurn(_Turn):
+    """Each body has its outcome before the next one begins, and its exception undoes its own writes only."""
+
+    _savepoint = ""
+
+    def _guard(self) -> None:
+        """Set a savepoint in front of a body that is not the first; a fresh one may be there."""
+        if self._empty:
+            return
+        if self._savepoint == "":
+            self._command("SAVEPOINT body")
+        elif self._savepoint == "used":
+            self._command("RELEASE SAVEPOINT body; SAVEPOINT body")
+        self._savepoint = "used"
+
+    def _still_ours(self) -> None:
+        self._connection.settle()
+        super()._still_ours()
+
+    def _undo(self, error: Exception) -> None:
+        if self._empty:
+            super()._undo(error)
+            return
+        self._settle_anyhow()
+        if self._status() == TransactionStatus.IDLE:
+            raise _Lost("a body ended the transaction of the whole group")
+        self._command("ROLLBACK TO SAVEPOINT body")
+        self._savepoint = "fresh"
 
 
 def _cause(error: BaseException, where: str) -> Exception:
