@@ -3,8 +3,8 @@
 Core spends two to four times on an `execute` what the driver does, and a job's way through the services takes some
 sixty statements (docs/figures.md). A statement object that is executed a second time is one that its module built once:
 it is compiled to SQL here and goes straight to the driver from then on. Everything else goes through Core, as do
-statements that this module does not know how to run (`IN` lists of any length, defaults made in Python, RETURNING).
-Rows are SQLAlchemy's own, found by name or place, and fetched at once. Errors are SQLAlchemy's.
+statements that this module does not know how to run (`IN` lists beside other parameters, defaults made in Python,
+RETURNING). Rows are SQLAlchemy's own, found by name or place, and fetched at once. Errors are SQLAlchemy's.
 
 How a compiled statement runs is the driver's matter: `sqlite_quick.py`, `postgres/quick.py`.
 """
@@ -129,11 +129,10 @@ class QuickConnection(Connection):
     def _compiled(self, statement: Any, names: tuple[str, ...], many: bool) -> SQLCompiler | None:
         told = {"dialect": self.dialect, "column_keys": list(names) or None, "for_executemany": many}
         compiled: SQLCompiler = statement.compile(**told)
-        lists = compiled.post_compile_params
-        if lists and not any(bind.required for bind in lists):  # `IN` lists that never change
-            compiled = statement.compile(**told, compile_kwargs={"render_postcompile": True})
-        elif lists:
-            return None
+        if compiled.post_compile_params:
+            if any(bind.required for bind in compiled.binds.values()):
+                return None
+            compiled = statement.compile(**told, compile_kwargs={"render_postcompile": True})  # lists that never change
         return compiled if _is_plain(compiled) else None
 
     def _slot(self, compiled: SQLCompiler, name: str) -> tuple[str | None, Any, Process]:

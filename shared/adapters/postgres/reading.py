@@ -65,8 +65,9 @@ class Readers:
 
     async def read(self, body: Body[T]) -> T:
         """Run a body. Raises Unavailable when too many wait, or what its statements raise."""
+        patience_s = self._limits.connect_s if self._room.locked() else None
         try:
-            async with asyncio.timeout(self._limits.connect_s):
+            async with asyncio.timeout(patience_s):
                 await self._room.acquire()
         except TimeoutError:
             raise Unavailable(f"too many reads wait for {self._where}", code="store_overloaded") from None
