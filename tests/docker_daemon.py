@@ -54,6 +54,12 @@ class DockerDaemon:
         """How many containers run."""
         return len(self._api.get("/containers/json").json())
 
+    def shown(self) -> str:
+        """All that it shows of containers to whoever may ask it, of those that have ended too."""
+        listed = self._api.get("/containers/json", params={"all": True})
+        told = [self._api.get(f"/containers/{each['Id']}/json").text for each in listed.json()]
+        return "\n".join([listed.text, *told])
+
     def stop(self) -> None:
         """End it, and with it every container."""
         self._api.close()

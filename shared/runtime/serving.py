@@ -14,6 +14,7 @@ import uvicorn
 
 from shared.errors import Misconfigured
 from shared.runtime.edge import EdgeSettings
+from shared.runtime.edge.crowd import Crowd
 from shared.runtime.edge.guard import Guard
 from shared.runtime.edge.wire import protocol
 
@@ -45,11 +46,12 @@ class HttpServer:
     ) -> None:  # fmt: skip
         edge = edge or EdgeSettings()
         self._host, self._port = host, port
-        self._guard = Guard(app, edge)
+        crowd = Crowd(edge.open_of_address, edge.trusted_proxies)
+        self._guard = Guard(app, edge, crowd)
         self._server = _Server(
             uvicorn.Config(
                 self._guard, interface="asgi3", log_config=None, access_log=False, lifespan="off",
-                http=protocol(edge), loop="none", ws="none", server_header=False, proxy_headers=False,
+                http=protocol(edge, crowd), loop="none", ws="none", server_header=False, proxy_headers=False,
                 headers=_headers(edge), timeout_graceful_shutdown=int(drain_s), timeout_keep_alive=edge.idle_s,
                 limit_concurrency=max_concurrency,
             )

@@ -131,3 +131,58 @@ async def test_a_container_has_a_network_of_its_own_and_a_command_that_of_its_no
     inside, outside = await output(world, contained.id), await output(world, command)
     assert outside.strip() == NETWORK_OF_THIS_MACHINE
     assert inside.strip() not in ("", NETWORK_OF_THIS_MACHINE)
+
+
+# -- secrets ------------------------------------------------------------------------------------------------------
+
+CANARY = "canary-6c1f-in-a-container"
+ANY_BYTES = bytes(range(256))
+KEY = [{"name": "key", "file": "key"}]
+
+
+async def test_a_container_has_its_secret_as_a_file_and_docker_shows_it_to_nobody(
+    world: World, nomad: RealNomad, docker: DockerDaemon
+) -> None:
+    alice = world.alice
+    await alice.serai.set_secret("key", CANARY, CLIMATE)
+    script = "cat $NOMAD_SECRETS_DIR/key > said; ls /secrets >> said; while :; do sleep 1; done"
+    job = await alice.submit(in_image(script, secrets=KEY, outputs=SAID))
+    await alice.sees(job, "running")
+    shown = await asyncio.to_thread(docker.shown)
+    assert job in shown, "the check of the check"
+    assert CANARY not in shown
+    assert [path for path in await variables(nomad) if job in path], "while it runs"
+    await alice.serai.cancel(job)
+    await alice.sees(job, "cancelled")
+
+    async def forgotten() -> bool:
+        return not [path for path in await variables(nomad) if job in path]
+
+    await until(forgotten)
+    assert CANARY not in await asyncio.to_thread(docker.shown)
+    assert CANARY not in str(await asyncio.to_thread(nomad.operator.ask, "GET", f"/v1/jobs?prefix={job}&namespace=*"))
+
+
+async def test_a_secret_of_any_bytes_comes_into_a_container_as_it_is(world: World) -> None:
+    await world.alice.serai.set_secret("any", ANY_BYTES, CLIMATE)
+    named = [{"name": "any", "file": "any"}]
+    job = await ended(world, "succeeded", "cat $NOMAD_SECRETS_DIR/any > said", secrets=named, outputs=SAID)
+    assert await world.alice.serai.output(job.id, "said") == ANY_BYTES
+
+
+async def test_a_container_that_names_no_secret_has_none_and_sees_no_others(world: World) -> None:
+    await world.alice.serai.set_secret("key", CANARY, CLIMATE)
+    holds = await world.alice.submit(in_image("while :; do sleep 1; done", secrets=KEY))
+    await world.alice.sees(holds, "running")
+    job = await ended(
+        world, "succeeded", "cat /secrets/key ../*/secrets/key > said 2>&1; ls /secrets >> said", outputs=SAID
+    )
+    assert CANARY not in await output(world, job.id)
+    await world.alice.serai.cancel(holds)
+    await world.alice.sees(holds, "cancelled")
+
+
+async def variables(nomad: RealNomad) -> list[str]:
+    """The paths of all Nomad variables of jobs."""
+    found = await asyncio.to_thread(nomad.operator.ask, "GET", "/v1/vars?prefix=nomad/jobs/&namespace=*")
+    return [each["Path"] for each in found or ()]

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from shared.runtime import logs
 from shared.runtime.edge import heads
+from shared.runtime.edge.crowd import FULL, Crowd
 from shared.runtime.edge.heads import Fault
 from shared.runtime.edge.settings import EdgeSettings
 from shared.runtime.http import problem_response
@@ -24,6 +25,8 @@ _FORWARDED: Final = frozenset(
      b"x-forwarded-prefix", b"x-real-ip")
 )  # fmt: skip
 _NOTED: Final = heads.SINGLE | _FORWARDED | {b"origin"}
+_FOR_ANOTHER: Final = "serai.forwarded"
+"""In the scope of a request that a trusted proxy passed on."""
 _MOST_KNOWN: Final = 256
 """Hosts that need not be judged again, with the address at which they were allowed."""
 _CORS_METHODS: Final = b"GET, HEAD, POST, PUT, DELETE, OPTIONS"
@@ -51,8 +54,9 @@ log = logs.get("edge")
 class Guard:
     """Stands in front of an app."""
 
-    def __init__(self, app: Asgi, settings: EdgeSettings) -> None:
+    def __init__(self, app: Asgi, settings: EdgeSettings, crowd: Crowd) -> None:
         self._app = app
+        self._crowd = crowd
         self._settings = settings
         self._hosts = set(settings.allowed_hosts)
         self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
@@ -73,7 +77,20 @@ class Guard:
                 return _preflight(send)
         if fault is not None:
             return _refuse(fault, scope, receive, send)
+        if _FOR_ANOTHER in scope:
+            return self._counted(scope, receive, send)
         return self._app(scope, receive, send)
+
+    async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A request that came through a trusted proxy is its client's, as long as it is answered."""
+        client = self._crowd.enter(scope["client"][0])
+        if client is None:
+            await _refuse(FULL, scope, receive, send, {"Retry-After": "1"})
+            return
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._crowd.leave(client)
 
     def _looked_at(self, scope: Scope) -> tuple[Fault | None, bytes | None]:
         """What is wrong, if anything, and the origin of the page that asks. Forwarded headers are settled here."""
@@ -118,6 +135,7 @@ class Guard:
         if client is None or not heads.is_trusted(client[0], self._settings.trusted_proxies):
             return host
         chain = [value for name, value in told if name == b"x-forwarded-for"]
+        scope[_FOR_ANOTHER] = True
         scope["client"] = (heads.forwarded_for(chain, client[0], self._settings.trusted_proxies), 0)
         scheme = next((value for name, value in told if name == b"x-forwarded-proto"), b"")
         if scheme in (b"http", b"https"):
@@ -137,10 +155,12 @@ def _target_fault(scope: Scope) -> Fault | None:
     return None if not query or heads.query_is_plain(query) else _QUERY
 
 
-def _refuse(fault: Fault, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+def _refuse(
+    fault: Fault, scope: Scope, receive: Receive, send: Send, headers: dict[str, str] | None = None
+) -> Awaitable[None]:  # fmt: skip
     log.info("request_refused", code=fault.code, method=scope["method"], path=_shown(scope["path"]),
              peer=(scope.get("client") or ("",))[0])  # fmt: skip
-    response: Any = problem_response(fault.code, fault.detail)
+    response: Any = problem_response(fault.code, fault.detail, headers=headers)
     refused: Asgi = response
     return refused(scope, receive, send)
 

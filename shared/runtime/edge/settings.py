@@ -41,6 +41,10 @@ class EdgeSettings(BaseModel):
         default=33_554_432, ge=65_536,
         description="Bytes of any body: an outer wall, the routes have closer ones; more is 413.",
     )  # fmt: skip
+    open_of_address: int = Field(
+        default=1_000, ge=0, description="Connections of one address at a time, of one IPv6 network of 64 bits too; "
+        "behind `trusted_proxies`, requests of one client that are being answered. More get 429. 0 = no bound."
+    )  # fmt: skip
     head_s: float = Field(
         default=10, gt=0, description="Seconds from a connection, or the first byte of a request, to its last header; "
         "then 408."

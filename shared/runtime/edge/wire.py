@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from shared.runtime import logs, problems
 from shared.runtime.edge import heads
+from shared.runtime.edge.crowd import FULL, Crowd
 from shared.runtime.edge.heads import Fault
 from shared.runtime.edge.settings import EdgeSettings
 
@@ -30,6 +31,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """One connection. Made by `protocol(...)`, which ties it to its bounds."""
 
     bounds: EdgeSettings
+    crowd: Crowd
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -42,14 +44,21 @@ class BoundedProtocol(HttpToolsProtocol):
         self._late: asyncio.TimerHandle | None = None
         self._late_for = ""
         self._unread: asyncio.TimerHandle | None = None
+        self._counted = ""
 
     # -- the connection -------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        counted = self.crowd.enter(self._peer())
+        if counted is None:
+            self._cut(FULL)
+            return
+        self._counted = counted
         self._expect("head")
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.crowd.leave(self._counted)
         self._expect("")
         if self._unread is not None:
             self._unread.cancel()
@@ -186,9 +195,9 @@ class BoundedProtocol(HttpToolsProtocol):
         return self.client[0] if self.client else ""
 
 
-def protocol(bounds: EdgeSettings) -> type[BoundedProtocol]:
+def protocol(bounds: EdgeSettings, crowd: Crowd) -> type[BoundedProtocol]:
     """The protocol with these bounds, for the `http` of a `uvicorn.Config`."""
-    return type("BoundedProtocol", (BoundedProtocol,), {"bounds": bounds})
+    return type("BoundedProtocol", (BoundedProtocol,), {"bounds": bounds, "crowd": crowd})
 
 
 def _answer(fault: Fault, default_headers: list[tuple[bytes, bytes]]) -> bytes:
@@ -197,6 +206,6 @@ def _answer(fault: Fault, default_headers: list[tuple[bytes, bytes]]) -> bytes:
     body = orjson.dumps(document)
     headers = [
         *default_headers, (b"content-type", problems.CONTENT_TYPE.encode()), (b"content-length", b"%d" % len(body)),
-        (b"connection", b"close"),
+        (b"connection", b"close"), *([(b"retry-after", b"1")] if fault is FULL else []),
     ]  # fmt: skip
     return b"".join([STATUS_LINE[status], *(b"%s: %s\r\n" % header for header in headers), b"\r\n", body])
