@@ -1,4 +1,4 @@
-"""A small reverse proxy, as operators put before a gateway: passes on one request of a connection, tells who sent it."""
+"""A small reverse proxy, as operators put before a gateway: passes on one request of a connection, tells whose."""
 
 import asyncio
 import contextlib
