@@ -36,8 +36,11 @@ _PAGE: Final = 64
 _PAGES: Final = 32
 _MOST_SHAPES: Final = 2000
 _PLANNINGS: Final = 6
+_TO_TELL: Final = 64
 _TOLD_AT_ONCE: Final = 20
 _SHAPES_TOLD: Final = 50
+_TELLING_SHARE: Final = 0.2
+"""Of the time, for telling a long queue why it waits: it would take all where telling is slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class _Memory:
     held: dict[OwnShape, Reason] = field(default_factory=dict)
     cleared_at: float = 0.0
     told_at: float = 0.0
+    telling_took_s: float = 0.0
     more_to_tell: bool = False
     whole: bool = True
     """The last look at the queue reached its end: who is in it waits for a known reason, or for a time to come."""
@@ -203,32 +207,36 @@ class Placer:
         memory = self._memory
         if not memory.waits or self._now_s() - memory.told_at < self._telling_s():
             return
-        memory.told_at = self._now_s()
+        began = memory.told_at = self._now_s()
         waiting = await self._store.read(self._to_tell)
-        memory.more_to_tell = len(waiting) >= _TOLD_AT_ONCE
         reasons = [(one.job, memory.why(one)) for one in waiting]
-        told: list[tuple[Job, Input]] = [(job, Waits(reason)) for job, reason in reasons if reason is not None]
+        known: list[tuple[Job, Input]] = [(job, Waits(reason)) for job, reason in reasons if reason is not None]
+        told, memory.more_to_tell = known[:_TOLD_AT_ONCE], len(known) > _TOLD_AT_ONCE
         if told:
             await self._leader.run(lambda unit: self._tell_all(unit, told), cause="placing/waiting")
+        memory.told_at = self._now_s()
+        memory.telling_took_s = memory.told_at - began
 
     def _telling_s(self) -> float:
-        """Between two tellings: many are told a few at a time, so that nobody else's transaction waits long."""
-        return self._pace.recheck_s if self._memory.more_to_tell else self._pace.tick_s
+        """Between two tellings: many are told a few at a time and in a part of the time, since others work too."""
+        if not self._memory.more_to_tell:
+            return self._pace.tick_s
+        return max(self._pace.recheck_s, self._memory.telling_took_s * (1 / _TELLING_SHARE - 1))
 
     def _to_tell(self, connection: Connection) -> list[Waiting]:
         """Those who were not told anything yet; when all were, those for whom it is different now."""
         now, memory = self._clock(), self._memory
         first = now - timedelta(seconds=self._pace.tell_after_s)
         again = now - timedelta(seconds=self._pace.retell_after_s)
-        waiting = queue_store.untold(connection, now, first, _TOLD_AT_ONCE)
-        if len(waiting) == _TOLD_AT_ONCE:
+        waiting = queue_store.untold(connection, now, first, _TO_TELL)
+        if len(waiting) == _TO_TELL:
             return waiting
         reasons: list[tuple[tuple[str, tuple[str, str] | None], Reason]]
         reasons = [((shape, None), why) for shape, why in memory.stuck.items()]
         reasons += [((shape, (issuer, subject)), why) for (issuer, subject, shape), why in memory.held.items()]
         for (shape, owner), why in self._rng.sample(reasons, min(_SHAPES_TOLD, len(reasons))):
-            waiting += queue_store.told_otherwise(connection, shape, why.code, again, _TOLD_AT_ONCE, owner)
-        return waiting[:_TOLD_AT_ONCE]
+            waiting += queue_store.told_otherwise(connection, shape, why.code, again, _TO_TELL, owner)
+        return waiting
 
     # -- pace -----------------------------------------------------------------------------------------------------
 
@@ -252,7 +260,7 @@ class Placer:
             since = self._now_s() - self._memory.cleared_at
             return max(0.001, self._pace.recheck_s - since)
         if self._memory.more_to_tell:
-            return max(0.001, self._pace.recheck_s)
+            return max(0.001, self._memory.told_at + self._telling_s() - self._now_s())
         return self._pace.tick_s if self._memory.whole else 0.001
 
     def _now_s(self) -> float:
