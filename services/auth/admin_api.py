@@ -145,8 +145,8 @@ class AdminRoutes:
         """Suspend a subject, client, token, VO or membership; it holds everywhere within five seconds."""
         caller = await self._allowed(request, Verb.SUSPEND, None)
         asked = suspending.read(await request.body())
-        made = suspending.made(asked, uuid6.uuid7().hex, self._parts.clock(), caller.verified.principal)
         now = self._parts.clock()
+        made = suspending.made(asked, uuid6.uuid7().hex, now, caller.verified.principal)
         body = partial(_suspend, suspension=made, by=caller.words, now=now)
         await self._changed(caller, Verb.SUSPEND, made.vo or None, body, _told(asked, made.id))
         headers = {"Location": f"/v1/suspensions/{made.id}"}

@@ -13,8 +13,7 @@ from services.auth import permissions
 from services.auth.claims import Verified
 from services.auth.permissions import Role, Verb
 from services.auth.policies import Layers
-from services.auth.standing import Standing
-from services.auth.store import LastSeen
+from services.auth.standing import LastSeen, Standing
 from shared.contracts.commands import Principal
 from shared.contracts.policies import Demand, Policy, objections, site_objection
 from shared.contracts.questions import Bearer, Decision, DecisionRequest, Membership, Remembered, WorkloadIdentity

@@ -1,6 +1,5 @@
-"""The table from message to handler: empty, because auth listens to nobody. It answers questions (`api.py`).
-
-Suspensions and VO policies will bring the first entries.
+"""The table from message to handler: empty, because auth listens to nobody. It answers questions (`api.py`); who must
+hear of suspensions and policies asks for the version of trust.
 """
 
 from collections.abc import Mapping

@@ -13,6 +13,7 @@ from typing import Final
 
 from services.auth import permissions, store
 from services.auth.claims import Verified
+from services.auth.standing import LastSeen
 from services.auth.verifier import Verifier
 from shared.contracts.commands import Principal
 from shared.ports import Clock, Store
@@ -77,7 +78,7 @@ class Principals:
         while len(self._written) > self._size:
             self._written.popitem(last=False)
 
-    async def last_seen(self, principal: Principal) -> store.LastSeen | None:
+    async def last_seen(self, principal: Principal) -> LastSeen | None:
         """What is remembered of a principal who is not here, as far as it is young enough to decide by."""
         since = self._clock() - min(self._life, self._lives.get(principal.issuer, self._life))
         return await self._store.read(partial(store.last_seen, principal=principal, since=since))

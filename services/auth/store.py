@@ -12,21 +12,13 @@ from services.auth import audit_store
 from services.auth.audit import AuditRow
 from services.auth.claims import Verified
 from services.auth.permissions import PlatformRole, Role
+from services.auth.standing import LastSeen
 from services.auth.tables import TABLES, assurances, audit, memberships, metadata, principals, runtime, signing_keys
 from shared.contracts.commands import Principal
 from shared.runtime.clock import micros, moment
 from shared.runtime.sql import upsert
 
 __all__ = ["TABLES", "AuditRow", "audit", "memberships", "metadata", "principals", "runtime", "signing_keys"]
-
-
-@dataclass(frozen=True, slots=True)
-class LastSeen:
-    """The memberships and platform roles of a principal that were seen no longer ago than asked."""
-
-    memberships: dict[str, Role]
-    platform_roles: frozenset[PlatformRole]
-    assurance: frozenset[str] = frozenset()
 
 
 _MEMBERSHIPS: Final = select(memberships.c.vo, memberships.c.role).where(
