@@ -6,6 +6,9 @@ BUS ?= embedded
 NOMAD ?= embedded
 ARGS ?=
 
+# Empty is off: what is compiled once is kept, by the tests too, which start many a process.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: run up up-real run-real test fast lint types contracts format bench docs docs-check lock clean
 .DEFAULT_GOAL := run
 

@@ -6,14 +6,18 @@ on PostgreSQL, `--store=sqlite` nothing. The fast set never needs a server.
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 
 from shared.adapters.postgres import throwaway
-from tests import postgres, stores
+from tests import postgres, sharing, stores
+
+sys.dont_write_bytecode = False  # else every process of every run rewrites the asserts of all modules again
 
 hypothesis.settings.register_profile(
     "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -21,9 +25,9 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("any-machine")
 
 NEVER_FAST = frozenset({"scenarios", "system"})
-"""Rooms that the fast set need not even import."""
 
-UNIT = Path(__file__).parent / "unit"
+HERE = Path(__file__).parent
+UNIT = HERE / "unit"
 ON_BOTH = (
     "auth/test_secrets.py",
     "auth/test_service.py",
@@ -53,17 +57,36 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """The fast set shares nothing between its tests, so it uses every core, and one
-    worker more: many a test waits for a moment. `-n 0` keeps it in one process.
+    """One process more than there are cores, as many a test waits for a moment; `-n 0` keeps all in one process.
+
+    The tests of the fast set share nothing, those of the other what `sharing.py` says.
     """
+    dist = {"fast": "worksteal", "not fast": "loadscope"}.get(config.option.markexpr)
     alone = hasattr(config, "workerinput") or config.option.numprocesses is not None or config.option.usepdb
-    if config.option.markexpr == "fast" and not alone:
-        config.option.numprocesses, config.option.dist = 1 + (os.cpu_count() or 1), "worksteal"
+    if dist and not alone:
+        config.option.numprocesses, config.option.dist = 1 + (os.cpu_count() or 1), dist
+        config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
+    return sharing.InRooms(config, log) if config.option.dist == "loadscope" else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: sharing.rank(item.nodeid))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    room = collection_path.parent == UNIT.parent and collection_path.name in NEVER_FAST
-    return True if room and config.option.markexpr == "fast" else None
+    return True if config.option.markexpr == "fast" and _never_fast(collection_path) else None
+
+
+def _never_fast(path: Path) -> bool:
+    """Rooms, and modules with units, that the fast set need not even import."""
+    if path.parent == HERE:
+        return path.name in NEVER_FAST
+    return path.is_relative_to(UNIT) and path.name.startswith("test_") and "mark.fast" not in path.read_text()
 
 
 @pytest.hookimpl(trylast=True)

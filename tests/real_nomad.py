@@ -247,7 +247,7 @@ def _nobody(home: Path) -> dict[str, Any]:
 def free_ports(count: int) -> list[int]:
     """Loopback ports below the kernel's range for outgoing connections, free at this moment."""
     found: list[int] = []
-    for port in random.SystemRandom().sample(range(15_000, 31_900), 200):
+    for port in random.SystemRandom().sample(range(20_500, 31_900), 200):
         with socket.socket() as trial:
             try:
                 trial.bind(("127.0.0.1", port))

@@ -9,7 +9,7 @@ from shared.errors import SeraiError, Unavailable
 from shared.ids import AttemptId
 
 TOMBSTONE = ""
-DEADLINE_S = 5.0
+DEADLINE_S = 30.0
 
 
 @dataclass

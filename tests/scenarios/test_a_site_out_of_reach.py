@@ -26,7 +26,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 async def test_a_job_at_a_site_that_is_away_for_a_moment_is_shown_as_last_known_and_goes_on(tmp_path: Path) -> None:
     async with a_world(tmp_path, *SITES) as world:
         alice = world.alice
-        job = await alice.runs(work("500ms", at=BOTH))
+        job = await alice.runs(work("4s", at=BOTH))
         await world.go_away("prague")
         await site_is(alice, "prague", reachable=False, health="critical")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from serai.values import Event
 from services.embedded.sites import BIO
-from tests.scenarios.world import a_site, a_world, shell, site_is, work
+from tests.scenarios.world import a_port, a_site, a_world, shell, site_is, work
 
 SITES = (a_site("prague"), a_site("lyon", country="FR"))
 
@@ -49,13 +49,14 @@ async def test_jobs_of_every_state_go_on_where_they_were(tmp_path: Path) -> None
 
 async def test_people_stay_who_they_are_when_the_platform_answers_at_another_port(tmp_path: Path) -> None:
     """Bob is no manager: he finds a job because it is his, and the token that he had still holds."""
-    own = work(vo=BIO)
-    async with a_world(tmp_path, *SITES, port=9_400) as before:
+    own, one = work(vo=BIO), a_port()
+    other = one + 20
+    async with a_world(tmp_path, *SITES, port=one) as before:
         job = await before.bob.submit(own)
         await before.bob.sees(job, "succeeded")
         token = before.bob.http.headers["Authorization"]
         issuer = before.up.issuer
-    async with a_world(tmp_path, *SITES, port=9_600) as after:
+    async with a_world(tmp_path, *SITES, port=other) as after:
         assert after.up.issuer == issuer
         assert (await after.bob.job(job)).state == "succeeded"
         answer = await after.alice.http.get(f"/v1/jobs/{job}", headers={"Authorization": token})

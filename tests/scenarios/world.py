@@ -6,8 +6,6 @@ its ports; nothing is patched, and every wait is for a condition, with a deadlin
 
 import asyncio
 import json
-import os
-import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -26,10 +24,11 @@ from services.embedded.folder import FIRST_AGENT_PORT, is_free, open_folder
 from services.embedded.platform import Around, Platform, as_it_is, platform
 from services.embedded.settings import EmbeddedSettings
 from services.embedded.sites import BIO, CLIMATE
-from tests import pacing
+from tests import free_ports, pacing
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 """Longest wait for anything: far beyond what it takes, so that only a fault of ours or a stuck machine meets it."""
+GATEWAYS, AGENTS = range(9_000, 13_000), range(FIRST_AGENT_PORT + 104, 16_950)
 ENDED = frozenset({"succeeded", "failed", "cancelled", "rejected"})
 
 QUICK: Mapping[str, Mapping[str, Any]] = {
@@ -355,7 +354,7 @@ def _plain() -> httpx2.AsyncHTTPTransport:
 
 def a_port() -> int:
     """Where the gateway may look for a free one."""
-    return 9_000 + random.Random(os.urandom(8)).randrange(0, 4_000)
+    return free_ports.any_of(GATEWAYS)
 
 
 def _give_ports(data: Path, sites: Sequence[str]) -> None:
@@ -365,7 +364,7 @@ def _give_ports(data: Path, sites: Sequence[str]) -> None:
         ports = folder.kept.setdefault("ports", {})
         for name in sites:
             while f"site/{name}" not in ports:
-                port = random.Random(os.urandom(8)).randrange(FIRST_AGENT_PORT + 100, 19_900)
+                port = free_ports.any_of(AGENTS)
                 if is_free(port) and port not in ports.values():
                     ports[f"site/{name}"] = port
         folder.save()

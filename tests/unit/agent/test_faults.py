@@ -95,7 +95,7 @@ async def test_refused_connections_and_back_on_the_same_port(tmp_path: Path) -> 
             except httpx2.TransportError:
                 return False
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while await answers():
                 continue
             while not await answers():

@@ -231,7 +231,7 @@ async def test_the_note_of_an_end_stays_until_the_end_is_in_the_journal(tmp_path
     async with running(tmp_path) as (_, client):
         for number in range(20):
             await register(client, raw("true", f"job-{number}"))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while not list(notes.glob("*.exit")):
                     await asyncio.sleep(0)
                 while list(notes.glob("*.exit")):

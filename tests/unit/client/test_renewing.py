@@ -61,7 +61,7 @@ async def test_many_requests_of_one_process_renew_once(tmp_path: Path) -> None:
 @asynccontextmanager
 async def serving(folder: Path, before: "Held | None" = None) -> AsyncIterator[str]:
     """The development issuer on a socket; `before` stands before it."""
-    port = next_free_port(24_300)
+    port = next_free_port(17_800)
     url = f"http://127.0.0.1:{port}"
     settings = DevIssuerSettings(url=url, key_file=folder / "dev.json")
     app = dev_issuer.assemble(settings, clock=TestClock()).app

@@ -158,7 +158,7 @@ async def test_a_long_poll_on_an_ended_job_answers_at_once(world: World) -> None
     await world.tell(queued(job_id), job_event(JobFailed, job_id, 2))
     headers = world.as_("alice", Prefer="wait=30")
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         seen = await world.http.get(f"/v1/jobs/{job_id}", headers=headers)
         again = await world.http.get(f"/v1/jobs/{job_id}", headers=headers | {"If-None-Match": seen.headers["etag"]})
 
@@ -268,7 +268,7 @@ async def test_logs_arrive_while_they_are_written(world: World) -> None:
     nothing = await world.http.get(f"/v1/jobs/{job_id}/logs", headers=world.as_("alice"))
     assert nothing.status_code == 404
     async with (
-        asyncio.timeout(5),
+        asyncio.timeout(20),
         world.http.stream("GET", f"/v1/jobs/{job_id}/logs?follow=true", headers=world.as_("alice")) as answer,
     ):
         chunks = answer.aiter_raw()
@@ -286,7 +286,7 @@ async def test_followed_logs_wait_until_the_monitor_has_heard_of_the_attempt(wor
     now = await world.http.get(f"/v1/jobs/{job_id}/logs", headers=world.as_("alice"))
     assert now.status_code == 404
     path = f"/v1/jobs/{job_id}/logs?follow=true"
-    async with asyncio.timeout(5), world.http.stream("GET", path, headers=world.as_("alice")) as answer:
+    async with asyncio.timeout(20), world.http.stream("GET", path, headers=world.as_("alice")) as answer:
         world.owners.log_known = True
         await world.tell(attempt_event(AttemptRunning, job_id, 1))
         assert await anext(answer.aiter_raw()) == b"hello\n"
@@ -310,7 +310,7 @@ async def test_a_followed_log_is_cut_when_the_gateway_stops_so_that_nobody_takes
     world.owners.log_lines = [b"hello\n"]
     await world.tell(queued(job_id), job_event(JobPlaced, job_id, 2, attempt=1, site="prague"))
     path = f"/v1/jobs/{job_id}/logs?follow=true"
-    async with asyncio.timeout(5), world.http.stream("GET", path, headers=world.as_("alice")) as answer:
+    async with asyncio.timeout(20), world.http.stream("GET", path, headers=world.as_("alice")) as answer:
         chunks = answer.aiter_raw()
         assert await anext(chunks) == b"hello\n"
         await drain([world.service])
@@ -323,7 +323,7 @@ async def test_a_long_poll_is_answered_when_the_gateway_stops(world: World) -> N
     await world.tell(queued(job_id))
     etag = (await world.http.get(f"/v1/jobs/{job_id}", headers=world.as_("alice"))).headers["etag"]
     headers = world.as_("alice", **{"Prefer": "wait=30", "If-None-Match": etag})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         waiting = asyncio.create_task(world.http.get(f"/v1/jobs/{job_id}", headers=headers))
         await drain([world.service])
         assert (await waiting).status_code == 304

@@ -58,7 +58,7 @@ OSCAR = Principal(issuer=ALICE.issuer, subject="oscar", name="Oscar")
 MEMBER = frozenset({"site.view", "job.submit", "job.view_own", "job.cancel_own", "job.logs_own"})
 OBSERVER = frozenset({"site.view", "job.view_own", "job.view_vo"})
 MANAGER = MEMBER | {"job.view_vo", "job.cancel_vo", "job.logs_vo"}
-DEADLINE_S = 5.0
+DEADLINE_S = 30.0
 MIGRATIONS = "services.gateway.migrations"
 
 JOB = {"name": "count", "vo": VO, "command": ["true"]}

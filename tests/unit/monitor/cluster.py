@@ -87,7 +87,7 @@ class Cluster:
 
     async def subscribed(self, index: int, times: int = 1) -> None:
         """Return when somebody has subscribed from this index on, so many times."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while self.subscriptions.count(index) < times:
                 self._subscribed.clear()
                 await self._subscribed.wait()
@@ -95,7 +95,7 @@ class Cluster:
     async def looked(self, times: int) -> None:
         """Return when its namespaces have been asked for, so many times more."""
         wanted = self.looks + times
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while self.looks < wanted:
                 self._looked.clear()
                 await self._looked.wait()

@@ -107,7 +107,7 @@ async def test_a_followed_log_grows_and_ends_with_the_attempt(world: World) -> N
         await runs(world)
         world.cluster.write(ALLOCATION, b"one\n")
         heard = bytearray()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             async for piece in running.ask.stream(f"{JOB}/logs", params={"follow": True}, read_grant="good"):
                 heard += piece
                 if heard == b"one\n":
@@ -126,7 +126,7 @@ async def test_a_log_can_be_followed_before_anything_has_started(world: World) -
         await runs(world)
         world.cluster.write(ALLOCATION, b"hello\n")
         await succeeds(world)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             assert await following == b"hello\n"
 
 
@@ -144,7 +144,7 @@ async def test_a_service_that_moves_is_followed_to_its_new_allocation(world: Wor
         cluster.write(ALLOCATION, b"here\n")
         cluster.write("b", b"there\n")
         heard = b""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             async for piece in running.ask.stream(f"{JOB}/logs", params={"follow": True}, read_grant="good"):
                 heard += piece
                 if heard == b"here\n":

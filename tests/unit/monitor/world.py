@@ -35,7 +35,7 @@ from tests.stores import open_store
 from tests.unit.monitor.cluster import Cluster
 
 TOKEN = "service-token"
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 E = TypeVar("E", bound=Event)
 
 

@@ -63,7 +63,7 @@ async def test_told_to_end_it_ends_streams_then_requests_then_tasks_and_gives_ba
     serving = asyncio.create_task(world.ground.serve(world.service))
     await world.working.wait()
     world.ground.stopping.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         await serving
     assert world.happened == ["streams ended", "server stopped", "task ended", "lease given back"]
 
@@ -75,7 +75,7 @@ async def test_a_task_that_fails_ends_the_process_with_its_reason_and_its_endles
 
     world.service.tasks["site-addresses"] = fail
     with pytest.raises(RuntimeError, match=r"monitor\.site-addresses failed") as caught:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             await world.ground.serve(world.service)
     assert isinstance(caught.value.__cause__, BaseException)
     assert set(world.happened) == {"task ended", "lease given back", "streams ended"}
@@ -88,5 +88,5 @@ async def test_a_task_that_was_started_before_the_service_ends_it_as_well(world:
 
     world.ground.start("registry", fail)
     with pytest.raises(RuntimeError, match=r"monitor\.registry failed"):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             await world.ground.serve(world.service)

@@ -53,7 +53,7 @@ async def test_chunks_come_until_the_service_stops_and_the_source_is_closed() ->
     async def stopping() -> None:
         await stop.wait()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         chunks = cutting.until(stopping, source.chunks())
         assert await anext(chunks) == b"one"
         stop.set()
@@ -73,7 +73,7 @@ async def test_a_reader_that_goes_away_under_repeated_cancellation_closes_the_so
         async for _ in cutting.until(never, source.chunks()):
             reading.set()
 
-    async with asyncio.timeout(5), anyio.create_task_group() as group:
+    async with asyncio.timeout(20), anyio.create_task_group() as group:
         group.start_soon(read)
         await reading.wait()
         await asyncio.sleep(0)

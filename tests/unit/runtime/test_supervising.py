@@ -22,7 +22,7 @@ async def test_a_cancellation_that_nobody_asked_for_does_not_end_the_task() -> N
         await asyncio.Event().wait()
 
     supervised = asyncio.create_task(supervise("watch", task))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await again.wait()
     supervised.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -36,7 +36,7 @@ async def test_a_task_that_somebody_else_cancelled_is_the_services_failure() -> 
 
     service = Service("monitor", app=None, tasks={"watch": endless})
     running = asyncio.create_task(run_services([service], asyncio.Event()))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not (found := [task for task in asyncio.all_tasks() if task.get_name() == "monitor.watch"]):
             await asyncio.sleep(0)
     found[0].cancel()
@@ -60,7 +60,7 @@ async def test_a_task_that_is_told_to_stop_in_the_moment_of_a_failure_stops() ->
             group.create_task(failing_when_stopped())
 
     supervised = asyncio.create_task(supervise("watch", task))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await begun.wait()
         supervised.cancel()
         await asyncio.wait([supervised])

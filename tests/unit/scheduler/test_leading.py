@@ -33,13 +33,13 @@ async def test_a_copy_says_once_that_it_stands_by_and_that_it_leads_when_it_does
 
     with capture_logs() as told:
         leading = asyncio.create_task(leader.lead([loop]))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while not told:
                 await pause(LEASE_S)
         await pause(3 * LEASE_S)
         assert [line["event"] for line in told] == ["standing_by"]
         await store.release_lease(other)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             await leads.wait()
         assert [line["event"] for line in told] == ["standing_by", "leading"]
     leading.cancel()
