@@ -41,10 +41,10 @@ class _Contact:
         self._breaks, self._away_since = 0, None
 
     def note(self, message: httpx2.ServerSentEvent) -> None:
-        """A message came; the server's `retry:` is the least pause before another connection."""
+        """A message came; the opening has `retry:`, the least pause before another connection, and is no news yet."""
         if message.retry is not None:
             self._least_s = message.retry / 1000
-        if message.data or message.id:
+        elif message.data or message.id:
             self.heard()
 
     async def lost(self, error: Lost) -> None:

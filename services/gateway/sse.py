@@ -49,6 +49,13 @@ def gap(state: LogState, last_id: str, begin: Start) -> bytes:
     return b"id: %b\nevent: gap\ndata: %b\n\n" % (id.encode(), orjson.dumps(data))
 
 
+def _opening(state: LogState, last_id: str, begin: Start) -> bytes:
+    """An id at once, of the gap or of the beginning: who is cut off before the first event has a place to go on from."""
+    if begin.gap is not None:
+        return b"retry: %d\n\n" % RETRY_MS + gap(state, last_id, begin)
+    return b"retry: %d\nid: %b\n\n" % (RETRY_MS, resume.event_id(state.epoch, begin.position).encode())
+
+
 def end(reason: str) -> bytes:
     """The last thing on a stream that we end: `final`, `token_expired`, `unauthenticated`."""
     return b"event: end\ndata: %b\n\n" % orjson.dumps({"reason": reason})
@@ -92,9 +99,7 @@ class Streams:
             raise Unavailable("too many open streams at this gateway; try again later", retry_after_s=10)
         state = await self._store.read(event_log.state)
         begin = resume.start(state, last_id, from_oldest=wanted.job_id is not None)
-        now, opening = self._clock(), b"retry: %d\n\n" % RETRY_MS
-        if begin.gap is not None:
-            opening += gap(state, last_id or "", begin)
+        now, opening = self._clock(), _opening(state, last_id or "", begin)
         return self._run(_Reading(caller, wanted, state.epoch, begin.position, now, now), opening)
 
     async def is_over(self, job_id: str, last_id: str | None) -> bool:

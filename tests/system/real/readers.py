@@ -58,8 +58,9 @@ class SseReader:
                 return
             self.at[gateway] += 1
             async for message in httpx.EventSource(answer):
-                self.listening.set()
                 self._take(message)
+                if self.positions:  # else whatever comes before it asks again would be missed
+                    self.listening.set()
 
     def _take(self, message: Any) -> None:
         if message.event == "gap":

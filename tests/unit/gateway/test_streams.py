@@ -70,6 +70,16 @@ async def test_all_events_begin_now_and_reach_whoever_may_hear_them(world: World
         assert heard == [new, bobs]
 
 
+async def test_a_reader_that_is_cut_off_before_its_first_event_misses_nothing(world: World) -> None:
+    job_id = await world.submit()
+    async with world.http.stream("GET", "/v1/events", headers=world.as_("alice")) as answer:
+        opening = (await anext(answer.aiter_raw())).decode()
+    await world.tell(queued(job_id))
+    place = opening.partition("id: ")[2].strip()
+    async with world.stream("/v1/events", **{"Last-Event-ID": place}) as frames:
+        assert (await frames.next()).data["data"]["job_id"] == job_id
+
+
 async def test_filters_choose_by_state_label_and_vo(world: World) -> None:
     plain, labelled = await world.submit(), await world.submit(labels={"run": "7"})
     async with (
