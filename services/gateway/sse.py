@@ -50,7 +50,7 @@ def gap(state: LogState, last_id: str, begin: Start) -> bytes:
 
 
 def _opening(state: LogState, last_id: str, begin: Start) -> bytes:
-    """An id at once, of the gap or of the beginning: who is cut off before the first event has a place to go on from."""
+    """An id at once, of the gap or of the beginning: who is cut off before the first event has a place to resume at."""
     if begin.gap is not None:
         return b"retry: %d\n\n" % RETRY_MS + gap(state, last_id, begin)
     return b"retry: %d\nid: %b\n\n" % (RETRY_MS, resume.event_id(state.epoch, begin.position).encode())
