@@ -27,7 +27,7 @@ pytestmark = marks.REAL
 JOBS: Final = 200
 AT_A_TIME: Final = 50
 DEADLINE_S: Final = 120.0
-JOB: Final = {"name": "burst", "vo": VO, "command": ["true"], "resources": {"cpu": 0.05, "memory": "16MiB"}}
+JOB: Final = {"vo": VO, "command": ["true"], "resources": {"cpu": 0.05, "memory": "16MiB"}}
 
 
 @dataclass
@@ -111,7 +111,7 @@ async def burst(users: Users[Any]) -> list[str]:
     """All jobs, some at a time; their ids."""
     found: list[str] = []
     for start in range(0, JOBS, AT_A_TIME):
-        batch = [JOB | {"labels": {"number": str(start + number)}} for number in range(AT_A_TIME)]
+        batch = [JOB | {"name": f"burst-{start + number}"} for number in range(AT_A_TIME)]
         headers = {"Idempotency-Key": f"burst-{users.marks.name}-{start}"}
         answer = await users.ask("POST", "/v1/jobs:batch", json={"jobs": batch}, headers=headers)
         found += [item["id"] for item in answer.json()["items"]]

@@ -1,9 +1,12 @@
 """The verdict over a load that went on under faults: users, sites and subscribers are asked, the services are not."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
+import httpx2 as httpx
+
+from services.embedded.agents import Agent
+from shared.adapters.nomad.local_agent import LocalRegion
 from tests import pacing
 from tests.system.crash import oracle
 from tests.system.crash.judging import all_end, every_job_once
@@ -59,12 +62,16 @@ async def _caught_up(sse: SseReader, stream: StreamReader, timelines: dict[str, 
 
 
 async def _placed(whole: Whole) -> dict[str, Sequence[str]]:
-    """The Nomad jobs of each site, in all namespaces, by the sites' own word."""
-    asked = {"namespace": "*"}
-    answers = await asyncio.gather(
-        *(whole.http.get(f"{address}/v1/jobs", params=asked) for address in whole.up.sites.values())
-    )
+    """The Nomad jobs of each cluster, in all namespaces, by its own word."""
     return {
-        site: [row["ID"] for row in answer.raise_for_status().json()]
-        for site, answer in zip(whole.up.sites, answers, strict=True)
+        cluster: [row["ID"] for row in await rows_at(agent, "/v1/jobs")]
+        for cluster, agent in whole.up.parts.agents.items()
     }
+
+
+async def rows_at(agent: Agent, path: str) -> Sequence[dict[str, Any]]:
+    """What a cluster lists in all namespaces, asked by its operator."""
+    made = agent.caller() if isinstance(agent, LocalRegion) else httpx.AsyncClient(base_url=agent.address)
+    async with made as client:
+        rows: Sequence[dict[str, Any]] = (await client.get(path, params={"namespace": "*"})).raise_for_status().json()
+    return rows

@@ -64,7 +64,7 @@ class Whole:
     async def users(self, seed: int) -> AsyncIterator["Users[Entrance]"]:
         """Who hands in jobs, at the gateways in turn."""
         entrance = Entrance(self.up.issuer, itertools.cycle(self.up.addresses["gateway"]))
-        marks = Path(tempfile.mkdtemp(dir=self.folder))
+        marks = _marks(self.folder)
         users = Users(entrance, marks, random.Random(f"{seed}/{marks.name}"))
         try:
             yield users
@@ -83,6 +83,13 @@ class Whole:
         await self.up.wait_until_ready(READY_S)
 
 
+def _marks(folder: Path) -> Path:
+    """A folder in which tasks leave marks; those of a real Nomad are another user's."""
+    made = Path(tempfile.mkdtemp(dir=folder))
+    made.chmod(0o777)
+    return made
+
+
 @dataclass
 class Entrance:
     """What a load balancer before the gateways is to users: another gateway at each look."""
@@ -96,7 +103,9 @@ class Entrance:
 
 
 @asynccontextmanager
-async def whole(folder: Path, *, copies: int = COPIES, **further: str) -> AsyncIterator[Whole]:
+async def whole(
+    folder: Path, *, copies: int = COPIES, nomad: str = "embedded", sites: Path | None = None, **further: str
+) -> AsyncIterator[Whole]:
     """Two copies of each service unless told otherwise, ready; `further` is environment of the services."""
     proxies: dict[str, Proxy] = {}
 
@@ -110,8 +119,8 @@ async def whole(folder: Path, *, copies: int = COPIES, **further: str) -> AsyncI
             yield environment
 
     settings = LocalSettings(
-        data=folder / "platform", port=18_080, nomad="embedded", copies=copies, store="postgres", registry="consul",
-        ready_within_s=READY_S,
+        data=folder / "platform", port=18_080, nomad=nomad, sites=sites, copies=copies, store="postgres",
+        registry="consul", ready_within_s=READY_S,
     )  # fmt: skip
     async with local_platform(settings, told) as up:
         made = Whole(up, proxies[BROKER], proxies[DATABASE], proxies[CONSUL], folder)
