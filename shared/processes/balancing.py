@@ -4,6 +4,7 @@ Only a connection that was refused is tried elsewhere: then nothing was asked ye
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import count
 
 import httpx2 as httpx
@@ -27,7 +28,7 @@ class AnyCopy(httpx.AsyncBaseTransport):
         first = next(self._turn)
         refused: list[str] = []
         for number in range(len(addresses)):
-            address = httpx.URL(addresses[(first + number) % len(addresses)])
+            address = _read(addresses[(first + number) % len(addresses)])
             request.url = request.url.copy_with(scheme=address.scheme, host=address.host, port=address.port)
             request.headers["Host"] = address.netloc.decode("ascii")
             try:
@@ -38,3 +39,8 @@ class AnyCopy(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+@lru_cache(maxsize=64)
+def _read(address: str) -> httpx.URL:
+    return httpx.URL(address)

@@ -73,8 +73,9 @@ class _Answer(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         self._exchange.closed.set()
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        if not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
 
 async def _run(app: Asgi, scope: dict[str, Any], exchange: _Exchange) -> None:
