@@ -1,7 +1,7 @@
 """One relay per service: publishes the outbox in order, with the bus's confirms, and moves its cursor only then.
 
-What this process wrote itself it has in memory (`Transactions.tail`) and need not read back; the outbox is read at the
-start, for what other copies wrote, and where the bus was away for long. The cursor is written down a little later, so
+What this process wrote itself, while little was going on, it has in memory (`Transactions.tail`) and need not read back;
+the outbox is read at the start, for what other copies wrote, and where much is written at a time. The cursor is written down a little later, so
 that a message does not cost a commit of its own.
 """
 
@@ -61,16 +61,20 @@ class Relay:
 
     async def publish_batch(self) -> int:
         """Publish up to 128 messages behind the cursor; how many there were."""
-        batch = self._transactions.tail.behind(self._position, _BATCH) if self._looked else []
-        batch = batch or await self._transactions.store.read(self._read)
-        self._looked = True
+        tail = self._transactions.tail
+        batch = tail.behind(self._position, _BATCH) if self._looked else []
+        if not batch:
+            tail.incomplete = False
+            batch = await self._transactions.store.read(self._read)
+            self._looked = True
         if batch:
             await self._publish(batch)
         return len(batch)
 
     def _may_go_on(self, published: int) -> bool:
         """Whether more may be behind the last batch."""
-        return published == _BATCH or (published > 0 and self._position < self._transactions.tail.last)
+        tail = self._transactions.tail
+        return published == _BATCH or (published > 0 and (tail.incomplete or self._position < tail.last))
 
     async def _publish(self, batch: Sequence[Placed]) -> None:
         await self._bus.publish([message for _, message in batch])

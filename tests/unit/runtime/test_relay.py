@@ -113,6 +113,22 @@ async def test_what_another_copy_wrote_in_between_keeps_its_place(world: World) 
     assert world.bus.published == ["a", "b", "c"]
 
 
+async def test_of_many_that_write_at_a_time_nobody_asks_and_the_outbox_is_read_in_batches(world: World) -> None:
+    await world.relay.publish_batch()
+    reads = world.store.count
+    await world.write("first")
+    await asyncio.gather(*(world.write(f"{number}") for number in range(60)))
+    await world.write("last")
+    assert world.transactions.tail.incomplete
+    while await world.relay.publish_batch():
+        pass
+    query = select(world.tables.outbox.c.id).order_by(world.tables.outbox.c.position)
+    assert world.bus.published == await world.store.store.read(lambda c: list(c.execute(query).scalars()))
+    assert len(world.bus.published) == 62
+    assert world.store.count - reads <= 4
+    assert not world.transactions.tail.incomplete
+
+
 async def test_what_could_not_be_published_is_published_later_in_its_order(world: World) -> None:
     await world.relay.publish_batch()
     await world.write("a")
