@@ -1,8 +1,8 @@
 """One relay per service: publishes the outbox in order, with the bus's confirms, and moves its cursor only then.
 
-What this process wrote itself, while little was going on, it has in memory (`Transactions.tail`) and need not read back;
-the outbox is read at the start, for what other copies wrote, and where much is written at a time. The cursor is written down a little later, so
-that a message does not cost a commit of its own.
+What this process wrote itself, while little was going on, it has in memory (`Transactions.tail`) and need not read
+back; the outbox is read at the start, for what other copies wrote, and where much is written at a time. The cursor is
+written down a little later, so that a message does not cost a commit of its own.
 """
 
 import asyncio

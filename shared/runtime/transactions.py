@@ -28,8 +28,8 @@ T = TypeVar("T")
 TAIL: Final = 1024
 """Messages kept in memory for the relay; it reads older ones from the outbox."""
 FEW: Final = 4
-"""So many transactions at a time ask for their positions. Of more, the relay reads a batch at once from the outbox, which
-costs less than a question, and on PostgreSQL a round trip, in each of them."""
+"""So many transactions at a time ask for their positions. Of more, the relay reads a batch at once from the outbox,
+which costs less than a question, and on PostgreSQL a round trip, in each of them."""
 
 
 @dataclass(slots=True)
