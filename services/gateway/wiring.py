@@ -131,7 +131,7 @@ async def assemble(
         },
         checks={"store": _store_check(store), "bus": bus.ready, "auth": _health_check(auth)},
         drains=[close_streams],
-        closers=[auth.close, scheduler.close, monitor.close],
+        closers=[parts.relay.note, auth.close, scheduler.close, monitor.close],
     )  # fmt: skip
     if subscribers is not None:
         service.tasks |= {"lease": parts.leadership.run, "subscriptions": parts.feeding.run}

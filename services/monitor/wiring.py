@@ -79,7 +79,7 @@ async def assemble(
         tasks=tasks,
         checks={"bus": bus.ready, "sites": book.answers, "store": _answers(store)},
         sites=lambda: {site: trouble for desk in desks for site, trouble in desk.troubles().items()},
-        closers=[leadership.give_back],
+        closers=[relay.note, leadership.give_back],
     )
     install_health(service.app, service)
     return service

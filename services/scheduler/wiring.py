@@ -67,7 +67,7 @@ async def assemble(
             "auth": partial(_service_answers, auth),
         },
         sites=parts.sites.troubles,
-        closers=[auth.close],
+        closers=[parts.relay.note, auth.close],
     )  # fmt: skip
     install_health(parts.app, service)
     return service

@@ -21,6 +21,7 @@ from shared.engine import JobSeen
 from shared.errors import Misconfigured, Unavailable
 from shared.ids import AttemptId
 from shared.job import FailureClass
+from shared.runtime.service import close
 from tests.builders import VO, a_site
 from tests.unit.monitor.builders import (
     allocation_seen,
@@ -292,7 +293,7 @@ async def test_only_one_copy_watches_and_the_other_takes_over_when_it_stops_in_o
             placed(world.cluster)
             await world.ear.hears(AttemptStarting)
             assert len(world.cluster.subscriptions) == 1
-        await first.service.closers[0]()
+        await close([first.service])
     async with world.monitor(instance="two"):
         runs(world.cluster)
         await world.ear.hears(AttemptRunning)
