@@ -104,7 +104,13 @@ class Entrance:
 
 @asynccontextmanager
 async def whole(
-    folder: Path, *, copies: int = COPIES, nomad: str = "embedded", sites: Path | None = None, **further: str
+    folder: Path,
+    *,
+    copies: int = COPIES,
+    nomad: str = "embedded",
+    sites: Path | None = None,
+    port: int = 18_080,
+    **further: str,
 ) -> AsyncIterator[Whole]:
     """Two copies of each service unless told otherwise, ready; `further` is environment of the services."""
     proxies: dict[str, Proxy] = {}
@@ -119,7 +125,7 @@ async def whole(
             yield environment
 
     settings = LocalSettings(
-        data=folder / "platform", port=18_080, nomad=nomad, sites=sites, copies=copies, store="postgres",
+        data=folder / "platform", port=port, nomad=nomad, sites=sites, copies=copies, store="postgres",
         registry="consul", ready_within_s=READY_S,
     )  # fmt: skip
     async with local_platform(settings, told) as up:
