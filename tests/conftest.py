@@ -6,6 +6,7 @@ on PostgreSQL, `--store=sqlite` nothing. The fast set never needs a server.
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ from shared.adapters.postgres import throwaway
 from tests import postgres, sharing, stores
 
 sys.dont_write_bytecode = False  # else every process of every run rewrites the asserts of all modules again
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a run in the background; its programs would inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile(
     "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]

@@ -261,7 +261,8 @@ def _newest(package: str, history: dict[str, str | None]) -> str:
 def _present(connection: Connection) -> str | None:
     if not inspect(connection).has_table(_VERSION_TABLE):
         return None
-    if "version_num" not in _columns(connection)[_VERSION_TABLE]:
+    seen = _columns(connection).get(_VERSION_TABLE)  # PostgreSQL shows none of a table on which we have no rights
+    if seen is not None and "version_num" not in seen:
         raise Misconfigured(f"it has a table `{_VERSION_TABLE}` that is none of ours. {_MEND}")
     found = connection.execute(select(table(_VERSION_TABLE, sql_column("version_num")).c.version_num)).scalar()
     return None if found is None else str(found)

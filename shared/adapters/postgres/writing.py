@@ -37,13 +37,21 @@ from shared.adapters.postgres.connecting import (
 )
 from shared.adapters.postgres.quick import QuickConnection
 from shared.adapters.sqlite_writer import consumed
-from shared.errors import OutcomeUnknown, Unavailable
+from shared.errors import OutcomeUnknown, SeraiError, Unavailable
 
 GROUP_LIMIT: Final = 256
 GROUP_S: Final = 0.03
 """A group takes in no further body after 256 of them or 30 ms, so that nobody waits long for others' work."""
 TRIES: Final = 4
 """Runs of one group when others (an operator's shell, a migration) make it fail by deadlock or conflict."""
+
+_HALF: Final = 0xFFFF_FFFF
+_END_SILENT: Final = (
+    "SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid) "
+    "WHERE locktype = 'advisory' AND granted AND datname = current_database() AND classid = {high} AND objid = {low} "
+    "AND wait_event = 'ClientRead' AND clock_timestamp() - state_change > interval '{idle_s} seconds'"
+)
+"""`idle_in_transaction_session_timeout` sees no session that sent statements and does not yet want their outcome."""
 
 Body = Callable[[Connection], Any]
 
@@ -79,11 +87,13 @@ class Writer:
     ) -> None:  # fmt: skip
         self._connect = connect
         self._begin = f"BEGIN; SELECT pg_advisory_xact_lock({turn})"
+        self._end_silent = _END_SILENT.format(high=turn >> 32 & _HALF, low=turn & _HALF, idle_s=limits.idle_s)
         self._where = where
         self._limits = limits
         self._connection: QuickConnection | None = None
         self._queue: deque[_Work] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._closed = False
 
     def submit(self, body: Body) -> asyncio.Future[Any]:
@@ -105,6 +115,8 @@ class Writer:
         self._closed = True
         while self._task is not None:
             await asyncio.wait([self._task])
+        if self._looking is not None:
+            await asyncio.wait([self._looking])
         await self._drop()
 
     # -- one group: begin, bodies, commit, deliver ----------------------------------------------------------------
@@ -199,12 +211,30 @@ class Writer:
             raise
 
     async def _begin_on(self, connection: QuickConnection) -> QuickConnection:
-        watch = asyncio.get_running_loop().call_later(self._limits.lock_s + 1, cut, connection.driver)
+        loop = asyncio.get_running_loop()
+        watch = loop.call_later(self._limits.lock_s + 1, cut, connection.driver)
+        look = loop.call_later(self._limits.idle_s, self._look_for_silence)
         try:
             await connection.command(self._begin)
         finally:
             watch.cancel()
+            look.cancel()
         return connection
+
+    def _look_for_silence(self) -> None:
+        """Our turn is long in coming: whoever has it may have been stopped, or cut off from the server."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._silenced(), name="postgres.writer.silence")
+
+    async def _silenced(self) -> None:
+        """End the session that has the turn and says nothing. A server that is away shows to whoever waits for it."""
+        with contextlib.suppress(SeraiError, psycopg.Error, TimeoutError):
+            async with asyncio.timeout(self._limits.connect_s):
+                connection = await self._connect()
+                try:
+                    await connection.command(self._end_silent)
+                finally:
+                    await end(connection)
 
     def _everybody(self) -> list[_Work]:
         """All that wait: the database is away for every one of them."""

@@ -3,12 +3,13 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, make_url
+from sqlalchemy import Connection, insert, make_url
 
 from shared.adapters import postgres
 from shared.adapters.postgres import Limits
@@ -16,6 +17,7 @@ from shared.adapters.postgres.throwaway import ThrowAway
 from shared.errors import Unavailable
 from tests.ports.store.database import Database, numbers, put, things
 
+ADD = insert(things)
 QUICK = Limits(connect_s=2, statement_s=2, lock_s=1, idle_s=1, group_s=2, transact_s=10, read_s=2)
 
 
@@ -101,17 +103,26 @@ async def test_a_server_that_falls_silent_is_given_up_in_time(own_server: ThrowA
         await store.close()
 
 
+def add_one(connection: Connection) -> None:
+    """As services write: by a statement that was built once."""
+    connection.execute(ADD, {"id": 1, "name": ""})
+
+
 @pytest.mark.postgres
-async def test_a_copy_that_is_stopped_in_the_middle_of_its_turn_loses_it(own_server: ThrowAway) -> None:
+@pytest.mark.parametrize("written", [put(1), add_one], ids=["and waited for it", "and had not waited for it"])
+async def test_a_copy_that_is_stopped_in_the_middle_of_its_turn_loses_it(
+    own_server: ThrowAway, written: Callable[[Connection], object]
+) -> None:
     """As a process that gets SIGSTOP between two statements: its event loop stands still."""
-    one, two = [await postgres.open_store(own_server.url(), limits=QUICK) for _ in range(2)]
+    limits = replace(QUICK, idle_s=0.5, group_s=20, statement_s=20)  # a clock of its own would stand still as well
+    one, two = [await postgres.open_store(own_server.url(), limits=limits) for _ in range(2)]
     await one.transact(lambda connection: things.create(connection))
     stopped, go_on = asyncio.Event(), asyncio.Event()
 
     def stands_still(connection: Connection) -> None:
         from sqlalchemy.util import await_only
 
-        put(1)(connection)
+        written(connection)
         stopped.set()
         await_only(go_on.wait())
         put(2)(connection)
