@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, insert, make_url
+from sqlalchemy import Connection, delete, insert, make_url
 
 from shared.adapters import postgres
 from shared.adapters.postgres import Limits
@@ -116,7 +116,8 @@ async def test_a_copy_that_is_stopped_in_the_middle_of_its_turn_loses_it(
     """As a process that gets SIGSTOP between two statements: its event loop stands still."""
     limits = replace(QUICK, idle_s=0.5, group_s=20, statement_s=20)  # a clock of its own would stand still as well
     one, two = [await postgres.open_store(own_server.url(), limits=limits) for _ in range(2)]
-    await one.transact(lambda connection: things.create(connection))
+    await one.transact(lambda connection: (things.create(connection), written(connection)))
+    await one.transact(lambda connection: connection.execute(delete(things)).rowcount)
     stopped, go_on = asyncio.Event(), asyncio.Event()
 
     def stands_still(connection: Connection) -> None:
