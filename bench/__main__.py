@@ -44,8 +44,9 @@ BENCHES: Final[dict[str, Callable[[bool], list[Result]]]] = {
     "idle": idling.measure,
     "auth": authorising.measure,
     "real": real.measure,
+    "slots": real.measure_slots,
 }
-ALONE: Final = frozenset({"real"})
+ALONE: Final = frozenset({"real", "slots"})
 """Measured only when asked for by name: they need more than this project, or long."""
 OUT: Final = Path(__file__).parent / "results.json"
 DOCUMENT: Final = Path(__file__).parents[1] / "docs" / "figures.md"

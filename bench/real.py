@@ -1,8 +1,8 @@
 """The platform on RabbitMQ, PostgreSQL, Consul and Nomad, each service a process, against what those parts do alone.
 
-    python -m bench real
+    python -m bench real slots
 
-Not part of `make bench` without a name: it needs the four parts and takes about ten minutes. The parts and services
+Not part of `make bench` without a name: it needs the four parts and takes about fifteen minutes. The parts and services
 are those of `make up-real`; the load comes from processes of its own.
 """
 
@@ -32,27 +32,38 @@ SERVICES: Final = ("gateway", "auth", "scheduler", "monitor")
 
 
 def measure(quick: bool) -> list[Result]:
-    """Everything, on one platform, in one run."""
+    """The parts alone, telling, acceptance, and what a long queue does to others; one after the other."""
     return asyncio.run(_measure(quick))
 
 
+def measure_slots(quick: bool) -> list[Result]:
+    """How many slots the platform keeps busy."""
+    return asyncio.run(_measure_slots(quick))
+
+
 async def _measure(quick: bool) -> list[Result]:
+    async with _running() as (up, headers, gateway), _sites(up) as sites:
+        registered = await _registered(sites["prague"], quick)
+        results = await _parts(up, quick)
+        results += await _telling(up, headers, quick)
+        results += await _acceptance(up, headers, registered, quick)
+        return results + await _backlog(up, gateway, headers, quick)
+
+
+async def _measure_slots(quick: bool) -> list[Result]:
+    async with _running() as (up, _, gateway), _sites(up) as sites:
+        return await _occupancy(gateway, sites, quick)
+
+
+@contextlib.asynccontextmanager
+async def _running() -> AsyncIterator[tuple[LocalPlatform, dict[str, str], httpx2.AsyncClient]]:
+    """A platform of its own; the headers of a user, and a client that sends them."""
     with processes.folder() as folder:
         folder.chmod(0o711)
-        async with (
-            local_platform(LocalSettings(data=folder / "real", port=machine.free_port())) as up,
-            _sites(up) as sites,
-        ):
-            token = await demo_token(up.issuer, "alice")
-            headers = {"Authorization": f"Bearer {token}"}
+        async with local_platform(LocalSettings(data=folder / "real", port=machine.free_port())) as up:
+            headers = {"Authorization": f"Bearer {await demo_token(up.issuer, 'alice')}"}
             async with httpx2.AsyncClient(base_url=up.gateway, headers=headers, timeout=60, trust_env=False) as gateway:
-                registered = await _registered(sites["prague"], quick)
-                results = await _parts(up, quick)
-                results += await _telling(up, headers, quick)
-                results += await _occupancy(gateway, sites, quick)
-                results += await _acceptance(up, headers, registered, quick)
-                results += await _backlog(up, gateway, headers, quick)
-    return results
+                yield up, headers, gateway
 
 
 @contextlib.asynccontextmanager

@@ -69,6 +69,9 @@ class Done:
     error: str = ""
 
 
+CallKey = tuple[ids.JobId, int, Call]
+
+
 class Performer:
     """Makes owed calls while its copy of the service leads."""
 
@@ -86,7 +89,7 @@ class Performer:
         self._tracer = tracer
         self._rng = rng
         self._pace = pace
-        self._under_way: dict[str, set[tuple[ids.JobId, int, Call]]] = {}
+        self._under_way: dict[str, set[CallKey]] = {}
         """By cluster, from the call to the writing down of its answer."""
         self._calling: Counter[str] = Counter()
         self._done: list[Done] = []
@@ -116,15 +119,18 @@ class Performer:
         self._full |= clusters - asked.keys()
         if not asked:
             return []
+        before = {name: frozenset(self._under_way[name]) for name in asked}
         due = await self._store.read(
             lambda connection: {name: store.due_calls(connection, name, now, limit) for name, limit in asked.items()}
         )
         self._full |= {name for name, calls in due.items() if len(calls) == asked[name]}
-        return [owed for name, calls in due.items() for owed in self._fresh(name, calls)]
+        return [owed for name, calls in due.items() for owed in self._fresh(name, calls, before[name])]
 
-    def _fresh(self, cluster: str, due: list[OwedCall]) -> list[OwedCall]:
-        """Those that are not under way, as many as may be called now."""
-        busy = self._under_way[cluster]
+    def _fresh(self, cluster: str, due: list[OwedCall], before: frozenset[CallKey]) -> list[OwedCall]:
+        """Those that are not under way, as many as may be called now. What was under way when the store was asked may
+        have been written down since: what it said of that is old.
+        """
+        busy = self._under_way[cluster] | before
         return [owed for owed in due if owed.key not in busy][: self._pace.per_cluster - self._calling[cluster]]
 
     # -- calling --------------------------------------------------------------------------------------------------
