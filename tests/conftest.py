@@ -14,6 +14,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import structlog
 
 from shared.adapters.postgres import throwaway
 from tests import postgres, sharing, stores
@@ -135,6 +136,13 @@ def store_kind(request: pytest.FixtureRequest) -> Iterator[str]:
         pytest.skip(postgres.MISSING)
     with stores.of_kind(kind):
         yield kind
+
+
+@pytest.fixture(autouse=True)
+def logs_as_at_first() -> Iterator[None]:
+    """A test that sets up logging, as every command does, decides for itself alone which lines are told."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -95,7 +95,7 @@ class LogReader:
             try:
                 async for data in self._while_alive(question, place, record, changed):
                     yield data
-                if not record.live:
+                if not record.live and not changed.is_set():
                     return
             except NotFound:
                 if not record.live and waited_s >= self._settings.settle_s:

@@ -38,6 +38,10 @@ class Cluster:
         self.subscriptions: list[int] = []
         self._readers: list[asyncio.Queue[Line | None]] = []
         self.grown = asyncio.Event()
+        self.may_follow = asyncio.Event()
+        self.may_follow.set()
+        self.held = asyncio.Event()
+        """A follower waits for `may_follow`; other reads are answered only then."""
         self._subscribed = asyncio.Event()
         self._looked = asyncio.Event()
 
@@ -156,6 +160,11 @@ class Cluster:
         self, allocation: str, task: str, stream: str, *, offset: int = 0, from_end: bool = False, follow: bool = False
     ) -> AsyncIterator[LogChunk]:
         self._check()
+        if follow and not self.may_follow.is_set():
+            self.held.set()
+            await self.may_follow.wait()
+        if not self.may_follow.is_set():
+            await self.held.wait()
         if (allocation, stream) not in self.log:
             raise NotFound("no logs", code="no_logs")
         data = self.log[allocation, stream]

@@ -118,6 +118,21 @@ async def test_a_followed_log_grows_and_ends_with_the_attempt(world: World) -> N
     assert heard == b"one\ntwo\nthree\n"
 
 
+async def test_the_last_words_of_a_followed_log_come_from_what_is_kept_where_the_site_is_slow(world: World) -> None:
+    async with world.monitor() as running:
+        await runs(world)
+        world.cluster.write(ALLOCATION, b"first\n")
+        heard = bytearray()
+        async with asyncio.timeout(20):
+            async for piece in running.ask.stream(f"{JOB}/logs", params={"follow": True}, read_grant="good"):
+                heard += piece
+                if heard == b"first\n":
+                    world.cluster.may_follow.clear()
+                    world.cluster.log[ALLOCATION, "stdout"] += b"last\n"
+                    await succeeds(world)
+    assert heard == b"first\nlast\n"
+
+
 async def test_a_log_can_be_followed_before_anything_has_started(world: World) -> None:
     async with world.monitor() as running:
         world.cluster.say(job_seen(ONE, 1, meta=meta_of(ONE)))
