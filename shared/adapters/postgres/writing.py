@@ -187,6 +187,8 @@ class Writer:
         except psycopg.Error as error:
             if may_succeed_again(error):
                 raise _Again from error
+            with contextlib.suppress(psycopg.Error):
+                await connection.answered()  # the error may have come before COMMIT had its answer
             if on_its_way and connection.driver.pgconn.transaction_status == TransactionStatus.INERROR:
                 raise _Carefully from error
             await self._drop()
