@@ -5,6 +5,8 @@ on PostgreSQL, `--store=sqlite` nothing. The fast set never needs a server.
 """
 
 import gc
+import io
+import logging
 import os
 import signal
 import sys
@@ -17,6 +19,7 @@ import pytest
 import structlog
 
 from shared.adapters.postgres import throwaway
+from shared.runtime import logs
 from tests import postgres, sharing, stores
 
 sys.dont_write_bytecode = False  # else every process of every run rewrites the asserts of all modules again
@@ -141,8 +144,19 @@ def store_kind(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def logs_as_at_first() -> Iterator[None]:
     """A test that sets up logging, as every command does, decides for itself alone which lines are told."""
+    handlers = list(logging.getLogger().handlers)
     yield
     structlog.reset_defaults()
+    logging.getLogger().handlers[:] = handlers
+
+
+@pytest.fixture
+def written() -> io.StringIO:
+    """Everything is logged, as loudly as it can be, and kept here."""
+    said = io.StringIO()
+    logs.configure("debug")
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(said))
+    return said
 
 
 @pytest.fixture(autouse=True, scope="session")

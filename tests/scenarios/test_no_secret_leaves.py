@@ -7,16 +7,11 @@ and exports is searched for it: files, databases, spans, messages, answers, what
 import base64
 import io
 import json
-import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
-import structlog
-
-from shared.runtime import logs, service_identity
+from shared.runtime import service_identity
 from shared.runtime.redacting import MARK
 from tests.scenarios.world import World, a_job, a_site, a_world, shell
 
@@ -65,17 +60,6 @@ class Collector:
         for each in told.get("answers", ()):
             if each.get("grant"):
                 self.add("grant", each["grant"])
-
-
-@pytest.fixture
-def written() -> Iterator[io.StringIO]:
-    """Everything is logged, as loudly as it can be, and kept here; afterwards logging is as it was."""
-    before, handlers, said = structlog.get_config(), list(logging.getLogger().handlers), io.StringIO()
-    logs.configure("debug")
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(said))
-    yield said
-    structlog.configure(**before)
-    logging.getLogger().handlers[:] = handlers
 
 
 async def test_h9_on_the_whole_path_nothing_that_proves_who_somebody_is_is_left_lying_about(

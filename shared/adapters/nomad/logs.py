@@ -3,6 +3,7 @@
 Nomad's own offsets are per file and overstated at the end (reference/nomad-verified.md, i): bytes are counted here.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 
 from shared.adapters.nomad.frames import Frame, FrameReader
@@ -52,14 +53,14 @@ class NomadLogs:
             raise Unavailable(f"logs of Nomad are not frames: {wrong}", code="nomad_unclear") from wrong
 
 
-class _Counter:
+class _Counter(ABC):
     """Where a read begins, and how far it is."""
 
     def __init__(self, offset: int) -> None:
         self.offset = offset
 
-    def params(self) -> dict[str, str | int]:
-        raise NotImplementedError
+    @abstractmethod
+    def params(self) -> dict[str, str | int]: ...
 
     def chunk(self, frame: Frame) -> LogChunk:
         self.offset += len(frame.data)

@@ -3,11 +3,9 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
@@ -73,17 +71,6 @@ def test_h9_however_deep_it_is_put_a_token_does_not_come_out(around: Any) -> Non
 
 
 # -- where it stands ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def written() -> Iterator[io.StringIO]:
-    """What is logged; afterwards logging is as it was."""
-    before, handlers, said = structlog.get_config(), list(logging.getLogger().handlers), io.StringIO()
-    logs.configure("debug")
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(said))
-    yield said
-    structlog.configure(**before)
-    logging.getLogger().handlers[:] = handlers
 
 
 def test_h9_no_line_of_a_log_holds_a_token_ours_and_libraries_and_failures_alike(written: io.StringIO) -> None:
