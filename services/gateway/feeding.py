@@ -106,7 +106,11 @@ class Feeding:
                 self._stop(list(self._feeds))
 
     async def round(self, group: asyncio.TaskGroup) -> None:
-        """Who may still hear; what is read; what is over; then a feed for each of the others."""
+        """Who may still hear; what is read; what is over; then a feed for each of the others.
+
+        All of it as of the moment when it began: what was read then says nothing about a later one.
+        """
+        now = self._clock()
         subs = await self._store.read_long(subscription_store.live)
         remembered = await self._remembered([sub.bearer for sub in subs if sub.state == OPEN])
         figures = await self._figures() if subs else None
@@ -114,12 +118,12 @@ class Feeding:
         for sub in subs:
             if sub.state == ENDED:
                 await self._clear(sub)
-            elif await self._goes_on(sub, remembered.get(sub.bearer)) and sub.state == OPEN:
+            elif await self._goes_on(sub, remembered.get(sub.bearer), micros(now)) and sub.state == OPEN:
                 going.append(sub)
-        await self._note_readers(going)
+        await self._note_readers(going, now)
         self._stop(sorted(self._feeds.keys() - {sub.id for sub in going}))
         for sub in going:
-            self._keep_fed(group, sub, remembered.get(sub.bearer), figures)
+            self._keep_fed(group, sub, remembered.get(sub.bearer), figures, now)
 
     # -- a round --------------------------------------------------------------------------------------------------
 
@@ -148,9 +152,8 @@ class Feeding:
         self._note("broker", None)
         return self.seen
 
-    async def _goes_on(self, sub: Subscription, known: Remembered | None) -> bool:
+    async def _goes_on(self, sub: Subscription, known: Remembered | None, now: int) -> bool:
         """Judge one; end it or its login where that is due."""
-        now = micros(self._clock())
         sight = None if known is None else permissions.sight(sub.owner, known.memberships, known.platform_verbs)
         refusal = "" if known is None else known.refusal
         verdict = subscriptions.judge(
@@ -188,9 +191,8 @@ class Feeding:
             return False
         return True
 
-    async def _note_readers(self, subs: Sequence[Subscription]) -> None:
+    async def _note_readers(self, subs: Sequence[Subscription], now: datetime) -> None:
         """Write down who is being read, now and then: idle ones are ended."""
-        now = self._clock()
         stale = micros(now - timedelta(seconds=min(_TOUCH_S, self._times.idle_s / 4)))
         read = [sub.id for sub in subs if sub.active_at < stale and _has_reader(self.seen.get(sub.queue))]
         if read:
@@ -198,14 +200,13 @@ class Feeding:
 
     def _keep_fed(
         self, group: asyncio.TaskGroup, sub: Subscription, known: Remembered | None,
-        figures: Mapping[str, QueueSeen] | None,
+        figures: Mapping[str, QueueSeen] | None, now: datetime,
     ) -> None:  # fmt: skip
         feed = self._feeds.get(sub.id)
         if feed is None:
             window = Window(self._length, self._broker.lag_s)
             feed = self._feeds[sub.id] = Feed(sub, subscriptions.cursor_of(sub), window)
             feed.task = group.create_task(self._feed(feed), name=f"gateway.feed.{sub.id}")
-        now = self._clock()
         if known is not None:
             feed.sight = permissions.sight(sub.owner, known.memberships, known.platform_verbs)
             feed.sight_at = now

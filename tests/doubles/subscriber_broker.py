@@ -20,12 +20,17 @@ class MemoryQueue:
 
 
 class MemorySubscribers:
-    """See `shared.ports.SubscriberBroker`. `away`: it answers nothing; `refuses`: names whose queue takes nothing."""
+    """See `shared.ports.SubscriberBroker`. `away`: it answers nothing; `refuses`: names whose queue takes nothing.
+
+    `hold`: opening a queue waits for it, `opening` are those that do.
+    """
 
     def __init__(self, length: int = 1_000) -> None:
         self.queues: dict[str, MemoryQueue] = {}
         self.away = False
         self.refuses: set[str] = set()
+        self.hold: asyncio.Event | None = None
+        self.opening: list[str] = []
         self.closed: list[str] = []
         self.published = asyncio.Event()
         self._length = length
@@ -40,6 +45,10 @@ class MemorySubscribers:
 
     async def open(self, name: str, password: str) -> None:
         self._present()
+        self.opening.append(name)
+        if self.hold is not None:
+            await self.hold.wait()
+        self.opening.remove(name)
         self.queues.setdefault(name, MemoryQueue()).password = password
 
     async def shut_out(self, name: str) -> None:

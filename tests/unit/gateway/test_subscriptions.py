@@ -1,6 +1,7 @@
 """Histories of subscriptions: what reaches an outsider's queue, in which order, and how it all ends."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,21 @@ async def ended(world: World, sub: dict[str, Any], token: str = "alice") -> str:
 
     await world.until(over)
     return str(found["reason"])
+
+
+async def rounds(world: World, count: int, when: Callable[[], bool] = lambda: True) -> None:
+    """So many more questions to auth, one in each round of looking after all; counted from when `when` holds."""
+
+    async def begun() -> bool:
+        return when()
+
+    await world.until(begun)
+    before = len(world.auth.remembered_questions)
+
+    async def looked() -> bool:
+        return len(world.auth.remembered_questions) >= before + count
+
+    await world.until(looked)
 
 
 def told(letter: Letter) -> tuple[str, str]:
@@ -327,14 +343,24 @@ async def test_a_queue_that_nobody_reads_ends_and_one_that_is_read_does_not(tmp_
         world.subscribers.queues[read["queue"]].readers = 1
         for _ in range(3):
             world.clock.forward(250)
-            questions = len(world.auth.remembered_questions)
-
-            async def looked() -> bool:
-                return len(world.auth.remembered_questions) >= questions + 2  # noqa: B023
-
-            await world.until(looked)
+            await rounds(world, 2)
         assert await ended(world, idle) == "nobody has read its queue for too long"
         assert (await ask(world, "GET", f"/{read['id']}"))["state"] == "open"
+
+
+async def test_one_that_was_opened_while_a_round_looked_is_not_taken_for_one_that_never_was(world: World) -> None:
+    await subscribe(world)
+    world.subscribers.hold = asyncio.Event()
+    made = asyncio.create_task(subscribe(world))
+    await rounds(world, 2, when=lambda: len(world.subscribers.opening) == 1)
+    world.auth.hold_remembered = asyncio.Event()
+    await rounds(world, 1)
+    world.subscribers.hold.set()
+    sub = await made
+    world.clock.forward(61)
+    world.auth.hold_remembered.set()
+    await rounds(world, 2)
+    assert (await ask(world, "GET", f"/{sub['id']}"))["state"] == "open"
 
 
 async def test_a_queue_that_an_operator_deleted_ends_its_subscription(world: World) -> None:

@@ -90,6 +90,7 @@ class AuthDouble:
         self.remembered_questions: list[int] = []
         self.grant_questions: list[int] = []
         self.hold: asyncio.Event | None = None
+        self.hold_remembered: asyncio.Event | None = None
         self.app = FastAPI()
         install_problems(self.app)
         self.app.add_api_route("/internal/context", self.context, methods=["POST"])
@@ -114,6 +115,8 @@ class AuthDouble:
         """As `contexts` have them now; `refusals` are by subject, client or token id."""
         self._present()
         self.remembered_questions.append(len(request.bearers))
+        if self.hold_remembered is not None:
+            await self.hold_remembered.wait()
         answers = []
         for bearer in request.bearers:
             words = (bearer.principal.subject, bearer.client, bearer.token_id)
