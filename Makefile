@@ -47,8 +47,8 @@ run-real: $(VENV)/.run-ready  ## run the example jobs on real parts
 test: $(VENV)/.dev-ready  ## everything that can be tested here, servers included
 	@tests/set-up
 ifeq ($(strip $(ARGS)),)
-	@$(BIN)/python -m pytest -m fast
-	@$(BIN)/python -m pytest -m "not fast"
+	@$(BIN)/python tests/passes -m fast
+	@$(BIN)/python tests/passes -m "not fast"
 else
 	@$(BIN)/python -m pytest $(ARGS)
 endif
