@@ -6,6 +6,7 @@ sync (group commit).
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from typing import Any
 import orjson
 
 SNAPSHOT_CHUNK = 500
+log = logging.getLogger(__name__)
 
 
 class Journal:
@@ -122,8 +124,12 @@ class Journal:
         work = loop.run_in_executor(self._pool, self._write_snapshot, ops, index, self._generation)
 
         async def fold() -> None:
-            await work
-            self._folding = None
+            try:
+                await work
+            except OSError as error:
+                log.error("snapshot %d was not written, the journals before it stay: %r", self._generation, error)
+            finally:
+                self._folding = None
 
         self._folding = asyncio.create_task(fold(), name="journal-snapshot")
 
@@ -146,11 +152,15 @@ class Journal:
         while self._writing is not None:
             await asyncio.gather(self._writing, return_exceptions=True)
 
+    async def folded(self) -> None:
+        """Until no snapshot is being written."""
+        if self._folding is not None:
+            await asyncio.wait([self._folding])
+
     async def close(self) -> None:
         """Write what is pending and let go."""
         await self.settled()
-        if self._folding is not None:
-            await asyncio.gather(self._folding, return_exceptions=True)
+        await self.folded()
         self._pool.shutdown(wait=True)
         if self._file >= 0:
             os.close(self._file)

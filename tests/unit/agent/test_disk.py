@@ -83,6 +83,22 @@ async def test_a_crash_before_the_snapshot_is_whole_costs_nothing(tmp_path: Path
     assert numbers(tmp_path) == [1, 2]
 
 
+async def test_a_snapshot_that_cannot_be_written_costs_nothing_and_the_next_one_is_tried(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, snapshot_bytes=5)
+    list(journal.load())
+    await written(journal, {"i": 1})
+    (tmp_path / "snapshot-1.tmp").mkdir()  # in its way
+    journal.fold([["eval", {"ID": "e"}, None]], 1)
+    await written(journal, {"i": 2})
+    await journal.folded()
+    assert numbers(tmp_path) == [1, 2]
+    await journal.settled()
+    assert journal.wants_snapshot
+    journal.fold([["eval", {"ID": "e"}, None]], 2)
+    await journal.close()
+    assert [(r["i"], r.get("t")) for r in Journal(tmp_path).load()] == [(2, "Snapshot")]
+
+
 async def test_a_disk_that_fails_is_told_and_nothing_is_confirmed(tmp_path: Path) -> None:
     told: list[OSError] = []
     journal = Journal(tmp_path, on_failure=told.append)
