@@ -46,8 +46,12 @@ def show(console: Console, grid: Grid) -> None:
 
 
 def progress(job: Job) -> str:
-    """What a running job told of itself last: `50 %, half way, loss 0.25`."""
-    told = job.raw.get("progress") or {}
+    """What a running job told of itself last."""
+    return _of_itself(job.raw.get("progress") or {})
+
+
+def _of_itself(told: Json) -> str:
+    """`50 %, half way, loss 0.25`."""
     words = [] if told.get("fraction") is None else [f"{told['fraction'] * 100:.0f} %"]
     words += [_cell(told["message"])] if told.get("message") else []
     return ", ".join(
@@ -104,6 +108,8 @@ def timeline_grid(events: Iterable[Event]) -> Grid:
 
 
 def _told(event: Event) -> str | None:
+    if event.kind == "job.progress":
+        return _of_itself(event.data) or None
     words = [event.reason, f"({event.site_says})" if event.site_says else None]
     return " ".join(filter(None, words)) or None
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from serai import grids, inside
-from serai.values import Job
+from serai.values import Event, Job
 
 pytestmark = pytest.mark.fast
 
@@ -93,3 +93,9 @@ def test_whatever_goes_wrong_the_run_goes_on(gateway: Gateway, tmp_path: Path) -
 ])  # fmt: skip
 def test_what_a_job_told_is_shown_in_a_line(told: Any, words: str) -> None:
     assert grids.progress(Job.of({"id": "1", "state": "running", "progress": told})) == words
+
+
+def test_a_timeline_shows_what_the_job_told() -> None:
+    told = {"fraction": 0.9, "message": "step 8100 of 9000", "results": {"loss": 0.1128}}
+    event = Event.of({"id": "1", "type": "eu.serai.job.progress.v1", "time": "2026-11-26T14:25:06Z", "data": told})
+    assert grids.timeline_grid([event]).rows[0][-1] == "90 %, step 8100 of 9000, loss 0.1128"
