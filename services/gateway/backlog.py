@@ -10,7 +10,8 @@ _LOOK_AGAIN = timedelta(seconds=1)
 
 
 class Backlog:
-    """Watches the age of the oldest command that is not published yet; looks once a second at most."""
+    """Watches the age of the oldest command that is not published yet; looks once a second at most. Whoever comes while
+    it looks goes by what it saw before."""
 
     def __init__(self, relay: Relay, clock: Clock, limit_s: float) -> None:
         self._relay = relay
@@ -23,7 +24,8 @@ class Backlog:
         """Raises Unavailable while the limit is passed."""
         now = self._clock()
         if self._looked_at is None or now - self._looked_at >= _LOOK_AGAIN:
-            self._looked_at, self._lag_s = now, await self._relay.lag_s()
+            self._looked_at = now  # before the look: all that come meanwhile would look as well
+            self._lag_s = await self._relay.lag_s()
         if self._lag_s > self._limit_s:
             raise Unavailable(
                 f"the bus has taken nothing for {self._lag_s:.0f} s, so no new work is accepted; what was accepted is "

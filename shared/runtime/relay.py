@@ -49,6 +49,13 @@ class Relay:
             .order_by(self._outbox.c.position)
             .limit(_BATCH)
         )
+        stored = func.coalesce(self._where_is_it.scalar_subquery(), 0)
+        self._oldest = (
+            select(self._outbox.c.created_at)
+            .where(self._outbox.c.position > bindparam("after"), self._outbox.c.position > stored)
+            .order_by(self._outbox.c.position)
+            .limit(1)
+        )
 
     async def run(self) -> None:
         """Publish for ever; raises Unavailable with the bus or the store (the supervisor tries again)."""
@@ -118,10 +125,7 @@ class Relay:
         return connection.execute(self._where_is_it).scalar() or 0
 
     def _read_oldest(self, connection: Connection) -> int | None:
-        query = select(func.min(self._outbox.c.created_at)).where(
-            self._outbox.c.position > max(self._position, self._read_cursor(connection))
-        )
-        return connection.execute(query).scalar()
+        return connection.execute(self._oldest, {"after": self._position}).scalar()
 
     def _move(self, connection: Connection, position: int) -> None:
         upsert(connection, self._cursor, [{"name": _CURSOR, "position": position}], ["name"])
