@@ -282,11 +282,11 @@ def _site(site: EmbeddedSite, agent: Agent, settings: EmbeddedSettings) -> Site:
 
 
 def _cluster(name: str, agent: Agent, settings: EmbeddedSettings, gateway: str) -> ClusterSettings:
+    told = {"connections": 2 * (CALLS + 1)} | _trusting(agent)
     return ClusterSettings(
-        name=name, address=agent.address, region=name, allow_mock=settings.mock, platform_url=gateway,
-        connections=2 * (CALLS + 1), **_trusting(agent),
+        name=name, address=agent.address, region=name, allow_mock=settings.mock, platform_url=gateway, **told
     )  # fmt: skip
 
 
-def _trusting(agent: Agent) -> Mapping[str, Any]:
-    return agent.trusting() if isinstance(agent, GuardedAgent) else {}
+def _trusting(agent: Agent) -> dict[str, Any]:
+    return dict(agent.trusting()) if isinstance(agent, GuardedAgent) else {}

@@ -105,7 +105,9 @@ class SchedulerSettings(BaseSettings):
     )
     namespaces_s: float = Field(60, gt=0, description="Seconds between looks at which Nomad namespaces a cluster has.")
     stop_unknown_strays: bool = Field(
-        True, description="Stop attempts of jobs that we have no record of. Turn off before restoring an old database."
+        True,
+        description="Stop attempts of jobs that we have no record of. Turn off before restoring an old database, "
+        "and where another platform uses the same cluster.",
     )
     # -- retention --
     retention_s: float = Field(

@@ -14,7 +14,7 @@ import pytest_asyncio
 from services.embedded.sites import BIO, CLIMATE
 from shared.namespaces import namespace_of
 from tests.between import Between, between
-from tests.ports.engine.connections import MOST
+from tests.ports.engine.connections import HALF, MOST
 from tests.real_nomad import RealNomad, real_nomad
 from tests.scenarios.test_progress import REPORT
 from tests.scenarios.world import World, a_site, a_world, shell, site_is, until
@@ -58,11 +58,26 @@ async def _embedded(folder: Path) -> AsyncIterator[Stage]:
         yield Stage(world, nodes_of)
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The cluster behind the proxy, asked over as many connections as services of their own have: the embedded platform
+    has more.
+    """
+
+    address: str
+
+    def trusting(self) -> Mapping[str, Any]:
+        return {"connections": 2 * HALF}
+
+
 @asynccontextmanager
 async def _real(folder: Path, nomad: RealNomad) -> AsyncIterator[Stage]:
+    calls = {"calls_per_cluster": HALF - 1}
     async with (
         between(nomad.address) as proxy,
-        a_world(folder, *sites(), mock=False, agents={CLUSTER: proxy}, monitor=RULES) as world,
+        a_world(
+            folder, *sites(), mock=False, agents={CLUSTER: Counted(proxy.address)}, monitor=RULES, scheduler=calls
+        ) as world,
     ):
 
         async def nodes_of(attempt: str) -> list[str]:
@@ -153,7 +168,10 @@ async def test_verdicts_are_by_site(stage: Stage) -> None:
 
 
 async def test_under_load_all_of_them_together_hold_no_more_connections_than_one(stage: Stage) -> None:
-    """Jobs for each site, their logs kept at their end, listings twice a second: ten connections and the stream."""
+    """Jobs for each site, their logs kept at their end, listings twice a second: ten connections and the stream.
+
+    Within one process both services ask how the cluster is over one; auth has one, for the cluster's keys.
+    """
     if stage.proxy is None:
         pytest.skip("counted at the real one; tests/ports/engine/test_connections.py counts at an embedded agent")
     alice = stage.world.alice

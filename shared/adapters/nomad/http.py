@@ -25,6 +25,9 @@ from shared.errors import Misconfigured, SeraiError, Unavailable
 LOST = (httpx2.HTTPError, ssl.SSLError)
 """A refusal to trust us comes with the first byte that is read, past the handshake: httpx2 lets it through as it is."""
 
+_IDLE_S = 45.0
+"""Less than firewalls remember a connection; more than the pauses between looks, so that few handshakes are needed."""
+
 Params = Mapping[str, str | int] | tuple[tuple[str, str | int], ...]
 
 
@@ -74,7 +77,9 @@ class NomadHttp:
             verify=self._context,
             trust_env=False,
             timeout=httpx2.Timeout(settings.call_timeout_s, connect=settings.connect_timeout_s),
-            limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
+            limits=httpx2.Limits(
+                max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_IDLE_S
+            ),
         )
 
     def _signed(self, request: httpx2.Request) -> httpx2.Request:
