@@ -63,7 +63,9 @@ async def test_who_waits_for_a_lost_node_goes_on_where_it_was(world: World) -> N
     await world.fault("lyon", "return-node")
     ended = await alice.sees(job, "succeeded")
     assert ended.attempt == 1
-    assert await alice.since_running(job) == ["running", "disconnected", "running", "succeeded"]
+    steps = await alice.since_running(job)
+    assert steps[:2] == ["running", "disconnected"]
+    assert steps[2:] in (["running", "succeeded"], ["succeeded"]), "a slow machine's node comes back after the end"
 
 
 async def test_who_would_rather_fail_fails_when_the_grace_is_over(world: World) -> None:
