@@ -27,9 +27,11 @@ RESERVED_ENV_WORDS = (
     f"is reserved: {', '.join(RESERVED_ENV_NAMES)} and names beginning {', '.join(RESERVED_ENV_PREFIXES)} are set by "
     "the platform and its sites"
 )
-HEALTH_PATTERN = r"^/([^/\\\s]\S*)?$"
+HEALTH_PATTERN = r"^/([^/\\\s\x00-\x1f\x7f][^\s\x00-\x1f\x7f]*)?$"
 """A path at the job itself. With a second slash it would name a host, for those who join it to an address (RFC 3986,
-section 4.2)."""
+section 4.2). No control characters: it is put into requests."""
+ONE_LINE = r"^[^\x00-\x1f\x7f]*$"
+"""Words that people write for people: they end up in tables, terminals and logs."""
 SECRET_PATTERN = r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$"
 SECRET_FILE_PATTERN = r"^(?![Nn][Oo][Mm][Aa][Dd]_|[Vv][Aa][Uu][Ll][Tt]_|api\.sock$)[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 """A file beside those that Nomad itself puts into a task's secrets folder."""

@@ -8,7 +8,7 @@ from pydantic import AwareDatetime, Field, StringConstraints, ValidationError, m
 from shared.contracts.commands import Principal
 from shared.contracts.suspensions import Kind, Suspension
 from shared.errors import Refused
-from shared.job import Value, VoName
+from shared.job import ONE_LINE, Value, VoName
 
 LONGEST_S: Final = 10 * 365 * 86_400
 _Name = Annotated[str, StringConstraints(max_length=512, pattern=r"^[\x20-\x7e]*$")]
@@ -26,7 +26,7 @@ class NewSuspension(Value):
     issuer: _Name = ""
     value: _Name = ""
     vo: VoName | None = None
-    reason: Annotated[str, StringConstraints(min_length=3, max_length=500)]
+    reason: Annotated[str, StringConstraints(pattern=ONE_LINE, min_length=3, max_length=500)]
     until: AwareDatetime | None = None
     for_s: Annotated[float, Field(gt=0, le=LONGEST_S)] | None = None
     stop_running: bool = False

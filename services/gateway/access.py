@@ -151,6 +151,16 @@ class Access:
             self._pace.refused(address)
             raise
 
+    async def again(self, caller: Caller) -> Caller:
+        """The caller as auth sees them by now: for answers that take long, every few seconds while they last.
+
+        Raises Refused when they may do nothing any more, at the token's end at the latest; Unavailable when auth has
+        been away for longer than reads go on without it.
+        """
+        if self._clock() >= caller.context.expires_at:
+            raise Refused("the access token has expired; sign in again", code="token_expired")
+        return self.fresh(caller.token) or await self.verify(caller.token)
+
     def fresh(self, token: str) -> Caller | None:
         """The caller if that is known without asking, and so is that nothing was suspended in the last seconds."""
         known = self._known.get(_digest(token))

@@ -74,7 +74,9 @@ class GatewaySettings(BaseSettings):
     heartbeat_s: float = Field(
         default=15, gt=0, le=60, description="Seconds between comments on a quiet event stream; proxies cut idle ones."
     )
-    stream_limit: int = Field(default=500, ge=1, description="Open event and log streams; more get 503.")
+    stream_limit: int = Field(
+        default=500, ge=1, description="Open event streams and followed logs of this copy; more get 503."
+    )
     rate_reads: str = Field(
         default="300000/minute", description="Reads of one principal, as `100/second`; empty = no limit. All of it may "
         "come at once; then it flows back evenly. More get 429. Each copy of the gateway counts for itself."

@@ -18,6 +18,7 @@ from services.gateway.event_log import Entry
 from services.gateway.log_reader import LogReader
 from services.gateway.permissions import EventFilter
 from services.gateway.resume import LogState, Start
+from services.gateway.room import Room
 from shared.contracts import events
 from shared.errors import Refused, Unavailable
 from shared.ports import Clock, Store
@@ -57,7 +58,7 @@ def _opening(state: LogState, last_id: str, begin: Start) -> bytes:
 
 
 def end(reason: str) -> bytes:
-    """The last thing on a stream that we end: `final`, `token_expired`, `unauthenticated`."""
+    """The last thing on a stream that we end: `final`, `unavailable`, or the code of what is wrong with the token."""
     return b"event: end\ndata: %b\n\n" % orjson.dumps({"reason": reason})
 
 
@@ -74,15 +75,14 @@ class _Reading:
     wanted: EventFilter
     epoch: str
     position: int
-    checked_at: datetime
     spoke_at: datetime
 
 
 class Streams:
-    """Opens event streams; at most `limit` of them at a time."""
+    """Opens event streams, where there is room."""
 
     def __init__(
-        self, store: Store, changes: Changes, access: Access, clock: Clock, *, heartbeat_s: float, limit: int
+        self, store: Store, changes: Changes, access: Access, clock: Clock, *, heartbeat_s: float, room: Room
     ) -> None:
         self._store = store
         self._changes = changes
@@ -90,17 +90,15 @@ class Streams:
         self._access = access
         self._clock = clock
         self._heartbeat_s = heartbeat_s
-        self._limit = limit
-        self._open = 0
+        self._room = room
 
     async def open(self, caller: Caller, wanted: EventFilter, last_id: str | None) -> AsyncIterator[bytes]:
-        """The stream from where the reader was. Raises Refused for a bad id, Unavailable beyond the limit."""
-        if self._open >= self._limit:
-            raise Unavailable("too many open streams at this gateway; try again later", retry_after_s=10)
+        """The stream from where the reader was. Raises Refused for a bad id, Unavailable without room."""
+        self._room.check()
         state = await self._store.read(event_log.state)
         begin = resume.start(state, last_id, from_oldest=wanted.job_id is not None)
         now, opening = self._clock(), _opening(state, last_id or "", begin)
-        return self._run(_Reading(caller, wanted, state.epoch, begin.position, now, now), opening)
+        return self._run(_Reading(caller, wanted, state.epoch, begin.position, now), opening)
 
     async def is_over(self, job_id: str, last_id: str | None) -> bool:
         """Whether the log has no end of this job behind where the reader was (asked for a job that has ended)."""
@@ -110,12 +108,11 @@ class Streams:
         return not any(is_end(entry) for entry in rest)
 
     async def _run(self, reading: _Reading, opening: bytes) -> AsyncIterator[bytes]:
-        self._open += 1
-        try:
+        with self._room.taken():
             yield opening
             while not self._changes.closed:
                 entries = await self._more(reading)
-                ending = await self._token_over(reading)
+                ending = await self._ending(reading)
                 chunk, over = (b"", False) if ending else self._told(reading, entries)
                 if chunk:
                     reading.spoke_at = self._clock()
@@ -128,8 +125,6 @@ class Streams:
                 if (self._clock() - reading.spoke_at).total_seconds() >= self._heartbeat_s:
                     reading.spoke_at = self._clock()
                     yield heartbeat(reading.epoch, reading.position)
-        finally:
-            self._open -= 1
 
     async def _more(self, reading: _Reading) -> list[Entry]:
         """The next entries; moves the position past what does not concern a job."""
@@ -149,21 +144,16 @@ class Streams:
                     return b"".join(frames), True
         return b"".join(frames), False
 
-    async def _token_over(self, reading: _Reading) -> bytes | None:
-        """The stream ends with its token: when that expires, or when auth does not know it any more."""
-        now = self._clock()
-        if now >= reading.caller.context.expires_at:
-            return end("token_expired")
-        young = (now - reading.checked_at).total_seconds() < self._heartbeat_s
-        if young and self._access.fresh(reading.caller.token) is not None:
-            return None
-        reading.checked_at = now
+    async def _ending(self, reading: _Reading) -> bytes | None:
+        """The stream ends with its token: when that expires, when auth does not know it any more, and when auth has
+        been away for too long. What its reader may hear is what auth says by now.
+        """
         try:
-            reading.caller = await self._access.verify(reading.caller.token)
+            reading.caller = await self._access.again(reading.caller)
         except Refused as refusal:
             return end(refusal.code or "unauthenticated")
         except Unavailable:
-            return None
+            return end("unavailable")
         return None
 
     def _patience_s(self, reading: _Reading) -> float:

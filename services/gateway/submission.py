@@ -139,9 +139,11 @@ class Submission:
 
     async def put(self, caller: Caller, job_id: UUID, spec: JobSpec, condition: Condition = ALWAYS) -> Taken:
         """Take in one job under the caller's id. The same content again changes nothing; another is a Conflict, and so
-        is a job that is not as `condition` says."""
+        is a job that is not as `condition` says. That an id stands for somebody else's job is told only to who could
+        have handed in one under it.
+        """
         known = await self._transactions.store.read(lambda connection: _known(connection, job_id))
-        if known is not None:
+        if known is not None and caller.sight.owns(known.row.owner_issuer, known.row.owner_subject):
             return _same_content(known, caller, job_id, spec, condition)
         condition.check(None)
         caller.must_belong_to(spec.vo)

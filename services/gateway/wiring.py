@@ -31,6 +31,7 @@ from services.gateway.pacing import Limits, Pace
 from services.gateway.projection import Holes, Janitor, Projection, Retention
 from services.gateway.rates import read_limit
 from services.gateway.reporting import Reporting
+from services.gateway.room import Room
 from services.gateway.settings import GatewaySettings, Issuer
 from services.gateway.sse import Streams
 from services.gateway.store import runtime
@@ -71,9 +72,8 @@ class Parts:
         backlog = Backlog(self.relay, clock, settings.outbox_limit_s)
         submission = Submission(self.transactions, granting, backlog, pace, clock, new_id)
         commanding = Commanding(self.transactions, granting, lookup, self.changes, clock)
-        streams = Streams(
-            store, self.changes, access, clock, heartbeat_s=settings.heartbeat_s, limit=settings.stream_limit
-        )
+        room = Room(settings.stream_limit)
+        streams = Streams(store, self.changes, access, clock, heartbeat_s=settings.heartbeat_s, room=room)
         timelines = Timelines(store, scheduler, monitor)
         reporting = Reporting(self.transactions, granting, scheduler, clock, settings.progress_every_s)
         self.holes = Holes(store, scheduler, monitor, self.changes, clock)
@@ -87,7 +87,7 @@ class Parts:
                 AboutRoutes(settings, tuple(issuers), access),
                 JobRoutes(settings, access, submission, commanding, scheduler, tracer),
                 ViewRoutes(settings, access, reporting, lookup, store, self.changes, scheduler, timelines, spans),
-                FileRoutes(access, lookup, self.changes, monitor),
+                FileRoutes(access, lookup, self.changes, monitor, room),
                 EventRoutes(access, lookup, streams),
                 SiteRoutes(access, commanding, scheduler, clock),
                 SecretRoutes(access, auth),

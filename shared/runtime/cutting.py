@@ -29,7 +29,9 @@ class CuttableResponse(StreamingResponse):
 
 
 async def until(stopping: Callable[[], Awaitable[None]], chunks: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
-    """The chunks, as long as `stopping()` has not returned. Raises Unavailable when it has: the rest is for later."""
+    """The chunks, as long as `stopping()` has not ended. Raises what it raised, or Unavailable when it returned: go on
+    later.
+    """
     stop = asyncio.ensure_future(stopping())
     coming: asyncio.Future[bytes | None] | None = None
     try:
@@ -37,13 +39,15 @@ async def until(stopping: Callable[[], Awaitable[None]], chunks: AsyncGenerator[
             coming = asyncio.ensure_future(anext(chunks, None))
             await asyncio.wait({coming, stop}, return_when=asyncio.FIRST_COMPLETED)
             if not coming.done():
+                stop.result()
                 raise Unavailable("the service is stopping; ask again, from where you are", retry_after_s=1)
             chunk = coming.result()
             if chunk is None:
                 return
             yield chunk
     finally:
-        stop.cancel()
+        if not stop.cancel() and not stop.cancelled():
+            stop.exception()  # looked at, so that asyncio does not call it lost
         if coming is not None:
             await ended(coming)
         await chunks.aclose()

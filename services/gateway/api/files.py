@@ -3,6 +3,8 @@
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, nullcontext, suppress
+from functools import partial
 from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
@@ -13,15 +15,18 @@ from services.gateway.api import routing
 from services.gateway.api.documents import OutputList
 from services.gateway.changes import Changes
 from services.gateway.job_view import JobView, is_final
-from services.gateway.lookup import Lookup, job_id_of
+from services.gateway.lookup import Lookup, absent, job_id_of
 from services.gateway.requests import refused_parameter
+from services.gateway.room import Room
 from shared.contracts.questions import OutputsAnswer
-from shared.errors import NotFound, Refused, Unavailable
+from shared.errors import NotFound, Refused
 from shared.runtime import cutting
 from shared.runtime.cutting import CuttableResponse
 from shared.runtime.questions import Questions
 
 _OUTPUT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_RECHECK_S = 2.0
+"""So often it is looked whether who reads a log still may."""
 _FIRST_CHUNK_S = 0.5
 """An error that comes within this time still becomes a problem document; later it cuts the stream."""
 
@@ -31,11 +36,14 @@ Attempt = Annotated[int | None, Query(ge=1, le=100_000, description="The current
 class FileRoutes:
     """See each route's own words; they are the API's documentation."""
 
-    def __init__(self, access: Access, lookup: Lookup, changes: Changes, monitor: Questions) -> None:
+    def __init__(
+        self, access: Access, lookup: Lookup, changes: Changes, monitor: Questions, room: Room
+    ) -> None:  # fmt: skip
         self._access = access
         self._lookup = lookup
         self._changes = changes
         self._monitor = monitor
+        self._room = room
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes."""
@@ -68,7 +76,9 @@ class FileRoutes:
         chosen |= {name: value for name, value in place.items() if value is not None}
         if attempt is None and view.attempt == 0 and not (follow and not is_final(view)):
             raise NotFound("the job has no attempt yet, so no logs; `follow=true` waits for them", code="not_found")
-        chunks = self._log(caller, view.id, attempt, chosen)
+        if follow:
+            self._room.check()
+        chunks = cutting.until(partial(self._while_readable, caller, view), self._log(caller, view.id, attempt, chosen))
         return CuttableResponse(
             await _started(chunks), media_type="text/plain; charset=utf-8",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
@@ -103,37 +113,57 @@ class FileRoutes:
     async def _readable(self, caller: Caller, job_id: str) -> JobView:
         """The job, if its files may be read. Raises NotFound, Refused (code `forbidden`)."""
         view = await self._lookup.view(caller, job_id_of(job_id))
-        if not caller.sight.reads_files(view.vo, view.owner.issuer, view.owner.subject):
-            raise Refused(
-                f"logs and outputs may hold data: only the owner and the managers of {view.vo} read them",
-                code="forbidden",
-            )
+        _check_reader(caller, view)
         return view
+
+    async def _while_readable(self, caller: Caller, view: JobView) -> None:
+        """Return when the gateway stops. Raises Refused, NotFound or Unavailable when the caller may not read the job's
+        files any more: seconds after a suspension, at the token's end.
+        """
+        with self._changes.watch(str(view.id)) as changed:
+            while not self._changes.closed:
+                changed.clear()
+                caller = await self._access.again(caller)
+                _check_reader(caller, view)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_RECHECK_S):
+                        await changed.wait()
 
     async def _log(
         self, caller: Caller, job_id: UUID, attempt: int | None, chosen: dict[str, Any]
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """The bytes of an attempt's log (None = the current one); followed, from the moment when there is one."""
         path, follow = f"/internal/jobs/{job_id}/logs", chosen["follow"] == "true"
-        with self._changes.watch(str(job_id)) as watcher:
-            while not self._changes.closed:
-                watcher.clear()
+        with self._changes.watch(str(job_id)) as changed, self._room.taken() if follow else nullcontext():
+            while True:
+                changed.clear()
                 view = await self._lookup.view(caller, job_id)
                 params = {**chosen, "attempt": attempt or view.attempt}
                 try:
                     if params["attempt"]:
-                        source = self._monitor.stream(path, params=params, read_grant=caller.context.read_grant)
-                        pieces = cast("AsyncGenerator[bytes]", source)
-                        async for chunk in cutting.until(self._changes.until_closed, pieces):
-                            yield chunk
+                        grant = (await self._access.again(caller)).context.read_grant
+                        source = self._monitor.stream(path, params=params, read_grant=grant)
+                        async with aclosing(cast("AsyncGenerator[bytes]", source)) as pieces:
+                            async for piece in pieces:
+                                yield piece
                         return
                 except NotFound:
                     if not follow or is_final(view):
                         raise
                 if is_final(view):
                     return
-                await watcher.wait()
-        raise Unavailable("the gateway is stopping; ask again", retry_after_s=1)
+                await changed.wait()
+
+
+def _check_reader(caller: Caller, view: JobView) -> None:
+    """Raises NotFound for a job that the caller may not see, Refused (code `forbidden`) for one without its files."""
+    sight, owner = caller.sight, view.owner
+    if not sight.sees(view.vo, owner.issuer, owner.subject):
+        raise absent()
+    if not sight.reads_files(view.vo, owner.issuer, owner.subject):
+        raise Refused(
+            f"logs and outputs may hold data: only the owner and the managers of {view.vo} read them", code="forbidden"
+        )
 
 
 def _check_place(offset: int, tail: int | None, attempt: int | None) -> None:

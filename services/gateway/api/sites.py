@@ -15,6 +15,7 @@ from services.gateway.permissions import CORDON, SITES
 from shared.contracts.commands import CordonSite, UncordonSite
 from shared.contracts.questions import SitesAnswer
 from shared.errors import NotFound
+from shared.job import ONE_LINE
 from shared.ports import Clock
 from shared.runtime.questions import Questions
 
@@ -26,7 +27,9 @@ class CordonInput(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    reason: Annotated[str, StringConstraints(max_length=500)] = Field(default="", description="For people.")
+    reason: Annotated[str, StringConstraints(pattern=ONE_LINE, max_length=500)] = Field(
+        default="", description="For people, in one line."
+    )
 
 
 class SiteRoutes:

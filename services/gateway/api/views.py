@@ -1,6 +1,7 @@
 """Routes that show jobs: lists, one job, its timeline, why it is where it is, its spans."""
 
 import asyncio
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -169,19 +170,16 @@ class ViewRoutes:
         return routing.json_bytes(orjson.dumps({"trace_id": ids.trace_id(id), "spans": spans}))
 
     async def _changed(self, caller: Caller, job_id: UUID, row: HotRow, wait_s: float) -> HotRow:
-        """The job once it is no longer at this version, or as it is when the time is up."""
+        """The job once it is no longer at this version, or as it is when the time is up: to who may see it then."""
         version = row.version
-        with self._changes.watch(str(job_id)) as watcher:
-            try:
-                async with asyncio.timeout(wait_s):
-                    while _may_change(row, version) and not self._changes.closed:
-                        watcher.clear()
-                        row = await self._lookup.row(caller, job_id)
-                        if _may_change(row, version):
-                            await watcher.wait()
-            except TimeoutError:
-                return await self._lookup.row(caller, job_id)
-        return row
+        with self._changes.watch(str(job_id)) as watcher, suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while _may_change(row, version) and not self._changes.closed:
+                    watcher.clear()
+                    row = await self._lookup.row(caller, job_id)
+                    if _may_change(row, version):
+                        await watcher.wait()
+        return await self._lookup.row(await self._access.again(caller), job_id)
 
 
 def _may_change(row: HotRow, version: int) -> bool:

@@ -146,7 +146,7 @@ def test_j10_the_sum_of_an_environment_is_bounded_in_bytes() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["//metadata.internal/", "/\\metadata.internal/", "http://x/", "x", "/a b", "/a\nb", ""]
+    "path", ["//metadata.internal/", "/\\metadata.internal/", "http://x/", "x", "/a b", "/a\nb", "/\x00", "/a\x1b", ""]
 )
 def test_s1_a_health_path_cannot_name_another_host(path: str) -> None:
     with pytest.raises(ValidationError):

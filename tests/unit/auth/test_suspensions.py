@@ -186,6 +186,7 @@ async def test_the_other_copies_of_auth_know_within_a_second(running: Auth, issu
     {"kind": "vo", "vo": CLIMATE, "for_s": 60, "until": "2030-01-01T00:00:00Z"}, {"kind": "vo", "vo": "a b"},
     {"kind": "vo", "vo": CLIMATE, "until": "2030-01-01T00:00:00"}, {"kind": "vo", "vo": CLIMATE, "more": 1},
     {"kind": "subject", "issuer": URL, "value": "a\nb"}, {"kind": "subject", "issuer": URL, "value": "root"},
+    {"kind": "vo", "vo": CLIMATE, "reason": "a\x00bc"}, {"kind": "vo", "vo": CLIMATE, "reason": "abc\nd"},
 ])  # fmt: skip
 async def test_a_suspension_that_would_not_hold_or_lock_out_its_maker_is_refused(
     running: Auth, issuer: FakeIssuer, body: dict[str, Any]

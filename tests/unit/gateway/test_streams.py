@@ -171,10 +171,10 @@ async def test_a_quiet_stream_has_heartbeats_from_which_it_can_resume(tmp_path: 
 
 async def test_streams_are_limited_and_closing_the_service_ends_them(tmp_path: Path) -> None:
     async with a_world(tmp_path, stream_limit=1) as world:
-        await world.submit()
+        job_id = await world.submit()
         async with world.stream("/v1/events") as frames:
-            more = await world.http.get("/v1/events", headers=world.as_("alice"))
-            assert more.status_code == 503
+            for more in ("/v1/events", f"/v1/jobs/{job_id}/logs?follow=true"):
+                assert (await world.http.get(more, headers=world.as_("alice"))).status_code == 503
             await drain([world.service])
             assert await frames.ended()
 

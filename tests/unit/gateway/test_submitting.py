@@ -115,7 +115,19 @@ async def test_a_put_with_ones_own_id_can_be_repeated_and_never_means_another_jo
     assert [answer.status_code for answer in (first, again, other, bobs)] == [202, 200, 409, 409]
     assert other.json()["code"] == "job_id_taken"
     assert first.json()["id"] == again.json()["id"] == job_id
-    assert world.auth.grant_questions == [1]
+    assert world.auth.grant_questions == [1, 1]
+
+
+async def test_who_may_not_hand_in_a_job_does_not_learn_by_an_id_that_there_is_one(world: World) -> None:
+    taken, free = await world.submit(), str(uuid4())
+    for token, refused in (("stranger", False), ("carol", True)):
+        world.auth.refuse = lambda index, refused=refused: refused
+        answers = [
+            await world.http.put(f"/v1/jobs/{job_id}", json=a_file(), headers=world.as_(token))
+            for job_id in (taken, free)
+        ]
+        assert [answer.status_code for answer in answers] == [403, 403]
+        assert answers[0].content == answers[1].content
 
 
 async def test_a_batch_takes_what_is_right_and_says_of_the_rest_why_not(world: World) -> None:

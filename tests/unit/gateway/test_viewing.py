@@ -368,6 +368,14 @@ async def test_operators_cordon_sites_and_others_do_not(world: World) -> None:
     assert [site["name"] for site in sites.json()["sites"]] == ["prague"]
 
 
+@pytest.mark.parametrize("reason", ["a\x00b", "one\ntwo", "\x1b[31mred", "x" * 501])
+async def test_what_an_operator_says_is_one_line_without_control_characters(world: World, reason: str) -> None:
+    """It is shown to everybody, and a NUL cannot be kept: it would be taken, and then not be done."""
+    answer = await world.http.post("/v1/sites/prague:cordon", json={"reason": reason}, headers=world.as_("oscar"))
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/reason")
+    assert world.bus.published == []
+
+
 async def test_the_index_leads_everywhere_and_pages_load_nothing_from_elsewhere(world: World) -> None:
     index = (await world.http.get("/v1")).json()
     assert index["issuers"][0]["issuer"] == "https://issuer.example"
