@@ -109,6 +109,9 @@ def _fs(base: Path, action: str, request: Request) -> Answer:
         found = path.stat()
     except OSError as error:
         raise HttpError(404, f"stat {path}: {_words(error)}") from error
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        # Nomad waits for ever for the other end of a pipe. Here nothing may: it would hold a thread that others need.
+        raise HttpError(500, f"open {path}: no plain file")
     if action == "stat":
         return json_answer({**_info(base, path), "ContentType": _content_type(path)})
     if stat.S_ISDIR(found.st_mode):
@@ -131,9 +134,12 @@ def _contents(path: Path, action: str, request: Request) -> Answer:
             offset, limit = int(request.get("offset") or 0), min(int(request.get("limit") or 0), MAX_CAT)
         except ValueError as error:
             raise HttpError(400, f"error parsing offset: {error}") from error
-    with path.open("rb") as file:
-        file.seek(max(offset, 0))
-        body = file.read(max(limit, 0))
+    try:
+        with path.open("rb") as file:
+            file.seek(max(offset, 0))
+            body = file.read(max(limit, 0))
+    except OSError as error:
+        raise HttpError(500, f"open {path}: {_words(error)}") from error
     return Answer(200, body, _content_type(path), {"X-Content-Type-Options": "nosniff"})
 
 

@@ -177,6 +177,21 @@ async def test_what_is_no_file_of_the_allocation_is_not_found(site: SiteUnderTes
             await site.watch.file(end.id, path, 1000)
 
 
+async def test_a_file_that_is_none_costs_nobody_a_wait(site: SiteUnderTest) -> None:
+    """Nomad opens a pipe that it is asked about and never answers. Links are not followed: they may lead to one."""
+    left = "mkfifo pipe; ln -s pipe link; ln -s pipe/x nowhere; : > folder; mkdir many; : > many/one"
+    end = await site.ended(await site.submitted(a_script(left)))
+    async with asyncio.timeout(5):
+        for path in ("pipe", "link", "nowhere"):
+            with pytest.raises(Refused) as refused:
+                await site.file(end, path)
+            assert refused.value.code == "no_plain_file"
+        for path in ("pipe/x", "folder/x", "none/x", "many"):
+            with pytest.raises(NotFound):
+                await site.file(end, path)
+        assert await site.file(end, "many/one") == b""
+
+
 async def test_work_that_waits_for_room_runs_when_there_is_some(site: SiteUnderTest) -> None:
     most = SMALL | {"cpu_cores": 3.9}
     first = await site.submitted(an_order(metadata={"serai.mock": "run_for=1s"}, resources=most))

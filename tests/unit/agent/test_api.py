@@ -281,6 +281,15 @@ async def test_files_of_an_allocation(tmp_path: Path) -> None:
         assert "prohibited" in (await fs("cat", "main/secrets/s")).text
 
 
+async def test_a_pipe_holds_nobody_up(tmp_path: Path) -> None:
+    async with running(tmp_path) as (_, client), asyncio.timeout(20):
+        await register(client, raw("mkfifo out"))
+        alloc = await until_alloc(client, "job-1", "complete")
+        for action in ("stat", "cat", "readat"):
+            answer = await client.get(f"/v1/client/fs/{action}/{alloc['ID']}", params={"path": "main/out"})
+            assert "no plain file" in answer.text
+
+
 async def test_usage_of_a_running_task(tmp_path: Path) -> None:
     async with running(tmp_path) as (_, client):
         await register(client, raw("sleep 60"))

@@ -111,8 +111,9 @@ async def test_putting_under_an_id_counts_once(tmp_path: Path) -> None:
             assert (await world.http.put(path, json=a_file(), headers=world.as_("alice"))).status_code == 202
         refused = await world.http.put(f"/v1/jobs/{uuid4()}", json=a_file(), headers=world.as_("alice"))
         assert refused.headers["ratelimit-policy"] == '"vo-jobs";q=5;w=60'
-        again = await world.http.put(path, json=a_file(), headers=world.as_("carol"))
-        assert again.status_code == 409
+        world.clock.forward(11)  # alice may change something again, the VO has no room for a job yet
+        again = [await world.http.put(path, json=a_file(), headers=world.as_(who)) for who in ("alice", "carol")]
+        assert [answer.status_code for answer in again] == [200, 429], "of another's id one hears as of a free one"
 
 
 async def test_reads_quick_and_slow_from_one_purse(tmp_path: Path) -> None:
