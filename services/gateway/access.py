@@ -55,10 +55,11 @@ class Caller:
         """Raises Refused (code `forbidden`) unless the caller is in the VO."""
         mine = sorted(membership.vo for membership in self.context.memberships)
         if vo not in mine:
+            others = (
+                f"; you are in: {', '.join(mine)}. Name one of these, or ask" if mine else ", nor in any other: ask"
+            )
             raise Refused(
-                f"you are not in the VO {vo[:80]!r}; you are in: {', '.join(mine) or 'none'}. "
-                "Name one of these, or ask that VO's managers to take you in",
-                code="forbidden",
+                f"you are not in the VO {vo[:80]!r}{others} that VO's managers to take you in", code="forbidden"
             )
 
     def must_be_able_to(self, verb: str, vo: str) -> None:
