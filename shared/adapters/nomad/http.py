@@ -1,10 +1,12 @@
 """Asynchronous HTTP towards one cluster: what `reading`, `stream`, `logs` and `files` stand on.
 
 python-nomad hides the headers, pages and heartbeats that reading needs (reference/nomad.md, 9). This knows deadlines,
-trust and errors of HTTP, and nothing of jobs.
+trust and errors of HTTP, and nothing of jobs. On aiohttp, because the logs of each ended attempt are two calls
+(docs/decisions/046-clusters-are-read-with-aiohttp.md).
 """
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import httpx2
+import aiohttp
 import orjson
 
 from shared.adapters.nomad.answers import error_of
@@ -22,8 +24,8 @@ from shared.adapters.nomad.trust import context_of, trouble
 from shared.adapters.token_file import Token
 from shared.errors import Misconfigured, SeraiError, Unavailable
 
-LOST = (httpx2.HTTPError, ssl.SSLError)
-"""A refusal to trust us comes with the first byte that is read, past the handshake: httpx2 lets it through as it is."""
+LOST = (aiohttp.ClientError, OSError)
+"""A timeout is one too. A refusal to trust us may come with the first byte that is read, past the handshake."""
 
 _IDLE_S = 45.0
 """Less than firewalls remember a connection; more than the pauses between looks, so that few handshakes are needed."""
@@ -55,55 +57,73 @@ class Lasting(StrEnum):
     FOLLOWED_LOG = "followed log"
 
 
+class Pool:
+    """So many connections to one cluster; more wait for one of them."""
+
+    def __init__(self, settings: ClusterSettings, context: ssl.SSLContext, connections: int) -> None:
+        self._room = asyncio.Semaphore(connections)
+        self._connections = connections
+        self._settings = settings
+        self._context = context
+        self._made: aiohttp.ClientSession | None = None
+
+    @asynccontextmanager
+    async def room(self, patience_s: float) -> AsyncIterator[aiohttp.ClientSession]:
+        """A session with a connection that nobody else uses. Raises TimeoutError when none comes free in time."""
+        async with asyncio.timeout(patience_s):
+            await self._room.acquire()
+        try:
+            yield self._session()
+        finally:
+            self._room.release()
+
+    def _session(self) -> aiohttp.ClientSession:
+        """Made within the event loop that uses it."""
+        if self._made is None:
+            self._made = aiohttp.ClientSession(
+                base_url=self._settings.address,
+                connector=aiohttp.TCPConnector(ssl=self._context, limit=self._connections, keepalive_timeout=_IDLE_S),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"Accept-Encoding": "identity"},
+                auto_decompress=False,
+                trust_env=False,
+            )
+        return self._made
+
+    async def aclose(self) -> None:
+        """Close its connections; what is open ends."""
+        if self._made is not None:
+            await self._made.close()
+
+
 class NomadHttp:
     """Pools to one cluster: one for calls with an end, and one for each kind of what stays open."""
 
     def __init__(self, settings: ClusterSettings, calls: int) -> None:
         self._settings = settings
-        self._context = context_of(settings)
         self._token = Token(settings.token.get_secret_value(), settings.token_file)
-        self._calls = self._client(calls)
+        self._region = (("region", settings.region),) if settings.region else ()
+        context = context_of(settings)
+        self._calls = Pool(settings, context, calls)
         self._lasting = {
-            Lasting.EVENTS: self._client(1), Lasting.FOLLOWED_LOG: self._client(settings.log_connections),
-        }  # fmt: skip
-
-    def _client(self, connections: int) -> httpx2.AsyncClient:
-        settings = self._settings
-        return httpx2.AsyncClient(
-            base_url=settings.address,
-            headers={"Accept-Encoding": "identity"},
-            auth=self._signed,
-            params={"region": settings.region} if settings.region else None,
-            verify=self._context,
-            trust_env=False,
-            timeout=httpx2.Timeout(settings.call_timeout_s, connect=settings.connect_timeout_s),
-            limits=httpx2.Limits(
-                max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_IDLE_S
-            ),
-        )
-
-    def _signed(self, request: httpx2.Request) -> httpx2.Request:
-        request.headers.update(self._token.headers("X-Nomad-Token"))
-        return request
-
-    @property
-    def _extensions(self) -> dict[str, Any]:
-        name = self._settings.tls_server_name
-        return {"sni_hostname": name} if name else {}
+            Lasting.EVENTS: Pool(settings, context, 1),
+            Lasting.FOLLOWED_LOG: Pool(settings, context, settings.log_connections),
+        }
 
     async def get(self, path: str, params: Params | None = None, *, timeout_s: float | None = None) -> Answer:
         """One GET. Raises NotFound, Refused, Misconfigured or Unavailable."""
         deadline = timeout_s or self._settings.call_timeout_s
         try:
             async with asyncio.timeout(deadline):
-                response = await self._calls.get(path, params=params, extensions=self._extensions)
-        except TimeoutError as late:
-            raise self._unavailable(path, f"no answer within {deadline:g} s") from late
+                async with self._asked(self._calls, path, params or (), deadline, deadline) as response:
+                    body = await response.read()
         except LOST as lost:
+            if type(lost) is TimeoutError:
+                raise self._unavailable(path, f"no answer within {deadline:g} s") from lost
             raise self._lost(path, lost) from lost
-        if not response.is_success:
-            raise self._refused(path, response.status_code, response.text)
-        return _answer(response)
+        if not response.ok:
+            raise self._refused(path, response.status, body.decode(errors="replace"))
+        return _answer(response, body)
 
     @asynccontextmanager
     async def open(
@@ -113,24 +133,36 @@ class NomadHttp:
 
         One that is not `lasting` is a call like others, and waits for a connection as long as they do.
         """
-        client = self._lasting[lasting] if lasting else self._calls
+        pool = self._lasting[lasting] if lasting else self._calls
         patience_s = 1.0 if lasting else self._settings.call_timeout_s
-        timeout = httpx2.Timeout(silence_s, connect=self._settings.connect_timeout_s, pool=patience_s)
-        request = client.build_request("GET", path, params=params, timeout=timeout, extensions=self._extensions)
-        try:
-            response = await client.send(request, stream=True)
-        except LOST as lost:
-            raise self._lost(path, lost) from lost
-        try:
-            if not response.is_success:
-                raise self._refused(path, response.status_code, await _text(response))
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                response = await stack.enter_async_context(self._asked(pool, path, params, patience_s, silence_s))
+            except LOST as lost:
+                raise self._lost(path, lost) from lost
+            if not response.ok:
+                raise self._refused(path, response.status, await _text(response))
             yield self._pieces(path, response)
-        finally:
-            await response.aclose()
 
-    async def _pieces(self, path: str, response: httpx2.Response) -> AsyncIterator[bytes]:
+    @asynccontextmanager
+    async def _asked(
+        self, pool: Pool, path: str, params: Params, patience_s: float, silence_s: float
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The beginning of an answer. Its connection is closed where the answer is not read to its end."""
+        given = (*(params.items() if isinstance(params, Mapping) else params), *self._region)
+        timeout = aiohttp.ClientTimeout(sock_connect=self._settings.connect_timeout_s, sock_read=silence_s)
+        async with (
+            pool.room(patience_s) as session,
+            session.get(
+                path, params=given, timeout=timeout, headers=self._token.headers("X-Nomad-Token"),
+                server_hostname=self._settings.tls_server_name or None, allow_redirects=False,
+            ) as response,
+        ):  # fmt: skip
+            yield response
+
+    async def _pieces(self, path: str, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         try:
-            async for piece in response.aiter_raw():
+            async for piece in response.content.iter_any():
                 yield piece
         except LOST as lost:
             raise self._lost(path, lost) from lost
@@ -151,21 +183,21 @@ class NomadHttp:
 
     async def aclose(self) -> None:
         """Close all connections; open streams end with Unavailable."""
-        for client in (self._calls, *self._lasting.values()):
-            await client.aclose()
+        for pool in (self._calls, *self._lasting.values()):
+            await pool.aclose()
 
 
-async def _text(response: httpx2.Response) -> str:
+async def _text(response: aiohttp.ClientResponse) -> str:
     try:
-        return (await response.aread()).decode(errors="replace")
+        return (await response.read()).decode(errors="replace")
     except LOST as lost:
         return f"(text lost: {lost})"
 
 
-def _answer(response: httpx2.Response) -> Answer:
+def _answer(response: aiohttp.ClientResponse, body: bytes) -> Answer:
     headers = response.headers
     return Answer(
-        body=response.content,
+        body=body,
         index=int(headers.get("X-Nomad-Index") or 0),
         known_leader=headers.get("X-Nomad-KnownLeader") == "true",
         next_token=headers.get("X-Nomad-NextToken") or "",

@@ -37,7 +37,7 @@ _MENDS = {
 def trouble(error: BaseException | None) -> str:
     """What to mend where the bottom of an error is that one side does not trust the other; else empty."""
     while error is not None:
-        if isinstance(error, ssl.SSLError) and (mend := _MENDS.get(str(error.reason))):
+        if isinstance(error, ssl.SSLError) and (mend := _MENDS.get(str(getattr(error, "reason", "")))):
             return mend
         error = error.__cause__ or error.__context__
     return ""

@@ -37,7 +37,7 @@ async def dawdler() -> AsyncIterator[str]:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while request := await reader.readuntil(b"\r\n\r\n"):
             well = b" /v1/agent/health" in request
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: " + (b"2\r\n\r\n{}" if well else b"9\r\n\r\n"))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: " + (b"2\r\n\r\n{}" if well else b"9\r\n\r\n{}"))
             await writer.drain()
 
     def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -84,4 +84,39 @@ async def test_followed_logs_keep_neither_calls_nor_the_event_stream_out() -> No
                     pass
             async with http.open("/events", {}, silence_s=9, lasting=Lasting.EVENTS):
                 await http.get("/v1/agent/health")
+        await http.aclose()
+
+
+@asynccontextmanager
+async def hasty() -> AsyncIterator[str]:
+    """A cluster that answers each connection once and then closes it, though it has promised to keep it."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_a_kept_connection_that_the_cluster_has_closed_is_no_fault_of_the_next_call() -> None:
+    async with hasty() as address:
+        http = NomadHttp(opened(address, **SMALL).settings, 1)
+        async with asyncio.timeout(SOON_S):
+            for _ in range(20):
+                assert (await http.get("/v1/agent/health")).body == b"{}"
+        await http.aclose()
+
+
+async def test_an_answer_that_is_not_read_to_its_end_leaves_its_place_to_the_next() -> None:
+    async with dawdler() as address:
+        http = NomadHttp(opened(address, **SMALL).settings, 1)
+        async with asyncio.timeout(SOON_S):
+            for _ in range(3):
+                async with http.open("/log", {}, silence_s=9) as pieces:
+                    assert await anext(pieces) == b"{}"
+            assert (await http.get("/v1/agent/health")).body == b"{}"
         await http.aclose()
