@@ -4,7 +4,7 @@ One row of state holds epoch, head, floor (everything up to it has been deleted)
 it is updated in the same transaction, so copies of the gateway that read the same stream never tell a fact twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select,
 from services.gateway.permissions import Told
 from services.gateway.resume import LogState
 from services.gateway.store import log, log_state
-from shared.runtime.sql import insert_or_ignore
+from shared.runtime.sql import asked, insert_or_ignore
 
 _STATE_ROW: Final = 1
 
@@ -55,8 +55,18 @@ def prepare(connection: Connection, epoch: str) -> None:
 
 def state(connection: Connection, *, lock: bool = False) -> LogState:
     """The state; with `lock` nobody else writes the log until the transaction ends."""
-    row = connection.execute(_LOCKED if lock else _STATE).one()
-    return LogState(row.epoch, row.head, row.floor, row.stream_offset)
+    return ask_state(connection, lock=lock)()
+
+
+def ask_state(connection: Connection, *, lock: bool = False) -> Callable[[], LogState]:
+    """As `state`, asked for now and looked at later."""
+    rows = asked(connection, _LOCKED if lock else _STATE)
+
+    def look() -> LogState:
+        (row,) = rows()
+        return LogState(row.epoch, row.head, row.floor, row.stream_offset)
+
+    return look
 
 
 def move(connection: Connection, head: int, stream_offset: int) -> None:

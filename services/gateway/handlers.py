@@ -128,10 +128,12 @@ def fold_stream(
 
     `known` are views as committed earlier, which spares reading those that nobody has changed since.
     """
-    state = event_log.state(connection, lock=True)
+    look = event_log.ask_state(connection, lock=True)
+    views = store.views(connection, sorted(_jobs_of(facts)), known)
+    state = look()
     done = state.stream_offset
     fresh = [fact for fact in facts if done is None or (fact.offset is not None and fact.offset > done)]
-    folded = _folded(connection, Folding(_views_for(connection, fresh, known), state.head), fresh, now)
+    folded = _folded(connection, Folding(views, state.head), fresh, now)
     event_log.move(connection, folded.head, offset if done is None else max(offset, done))
     return replace(folded, job_ids=frozenset(_jobs_of(facts)))
 
@@ -144,12 +146,6 @@ def fill_hole(connection: Connection, hole: Hole, facts: Sequence[Fact], now: da
     event_log.set_head(connection, folded.head)
     store.forget_hole(connection, hole)
     return folded
-
-
-def _views_for(
-    connection: Connection, facts: Sequence[Fact], known: Mapping[str, JobView] | None
-) -> dict[str, JobView]:  # fmt: skip
-    return store.views(connection, sorted(_jobs_of(facts)), known)
 
 
 def _jobs_of(facts: Sequence[Fact]) -> set[str]:

@@ -29,7 +29,7 @@ from sqlalchemy import (
 from services.gateway.job_view import JobView
 from shared.job import FINAL_JOB_STATES
 from shared.runtime.clock import micros
-from shared.runtime.sql import insert_or_ignore, upsert
+from shared.runtime.sql import asked, insert_or_ignore, upsert
 from shared.runtime.tables import RuntimeTables
 
 metadata = MetaData()
@@ -199,7 +199,8 @@ def views(
 ) -> dict[str, JobView]:  # fmt: skip
     """The views of those of the jobs that there are, by id. `known` are committed ones, taken if still the newest."""
     if len(job_ids) <= _FEW:
-        found = [row for job_id in job_ids for row in connection.execute(_VIEW, {"job": job_id})]
+        answers = [asked(connection, _VIEW, {"job": job_id}) for job_id in job_ids]
+        found = [row for answer in answers for row in answer()]
     else:
         found = list(connection.execute(_VIEWS, {"ids": list(job_ids)}))
     return {row.id: _view(row, (known or {}).get(row.id)) for row in found}

@@ -121,10 +121,10 @@ class Folding:
 
     async def _write(self, wanted: set[AttemptId], body: Callable[[Unit, Work], None]) -> Work:
         def inside(unit: Unit) -> Work:
-            self._leadership.check(unit.connection)
-            work = Work(store.records(unit.connection, wanted), unit.now)
-            body(unit, work)
-            self._store(unit, work)
+            with self._leadership.leading(unit.connection):
+                work = Work(store.records(unit.connection, wanted), unit.now)
+                body(unit, work)
+                self._store(unit, work)
             return work
 
         work = await self._transactions.run(inside)

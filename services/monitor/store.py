@@ -16,6 +16,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Row,
     String,
     Table,
     Text,
@@ -33,7 +34,7 @@ from services.monitor.site_health import Health, Standing
 from shared.ids import AttemptId
 from shared.job import AttemptStatus
 from shared.runtime.clock import micros, moment
-from shared.runtime.sql import upsert
+from shared.runtime.sql import asked, upsert
 from shared.runtime.tables import RuntimeTables
 from shared.site import SiteCapacity
 
@@ -136,7 +137,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(type(value).__name__)
 
 
-def record_from(row: Mapping[str, Any]) -> AttemptRecord:
+def record_from(row: Mapping[Any, Any]) -> AttemptRecord:
     """The inverse of `row_of`."""
     outputs = tuple((name, path) for name, path in orjson.loads(row["outputs"]))
     attempt = AttemptId(UUID(row["job_id"]), row["attempt"])
@@ -151,6 +152,8 @@ def record_from(row: Mapping[str, Any]) -> AttemptRecord:
 
 
 _BY_KEYS = select(attempts).where(tuple_(attempts.c.job_id, attempts.c.attempt).in_(bindparam("keys", expanding=True)))
+_BY_KEY = select(attempts).where(attempts.c.job_id == bindparam("job_id"), attempts.c.attempt == bindparam("number"))
+_FEW = 16
 _KNOWN = select(attempts.c.job_id, attempts.c.attempt).where(
     tuple_(attempts.c.job_id, attempts.c.attempt).in_(bindparam("keys", expanding=True))
 )
@@ -169,9 +172,17 @@ class Kept:
 def records(connection: Connection, wanted: Iterable[AttemptId]) -> dict[AttemptId, Kept]:
     """Records by attempt; unknown ones are left out."""
     keys = [(str(attempt.job_id), attempt.number) for attempt in wanted]
-    rows = connection.execute(_BY_KEYS, {"keys": keys}).mappings() if keys else ()
-    found = (Kept(record_from(dict(row)), moment(row["phase_at"])) for row in rows)
+    rows = (row._mapping for row in _rows(connection, keys))
+    found = (Kept(record_from(row), moment(row["phase_at"])) for row in rows)
     return {kept.record.identity.attempt: kept for kept in found}
+
+
+def _rows(connection: Connection, keys: Sequence[tuple[str, int]]) -> list[Row[Any]]:
+    """Of few by key, which is prepared; of many with a list of values, which is not."""
+    if len(keys) > _FEW:
+        return list(connection.execute(_BY_KEYS, {"keys": keys}))
+    answers = [asked(connection, _BY_KEY, {"job_id": job_id, "number": number}) for job_id, number in keys]
+    return [row for answer in answers for row in answer()]
 
 
 def known(connection: Connection, wanted: Iterable[AttemptId]) -> set[AttemptId]:

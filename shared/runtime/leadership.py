@@ -1,16 +1,19 @@
 """One copy of a service does what only one may do; the others answer questions and stand by. A lease says which.
 
-Every transaction of the leader's loops calls `check`: a deposed leader cannot write, however late it wakes.
+Every transaction of the leader's loops calls `check`, or runs within `leading`: a deposed leader cannot write, however
+late it wakes.
 """
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sqlalchemy import Connection
 
 from shared.errors import Conflict, Unavailable
 from shared.ports import Clock, Lease, Store
 from shared.runtime import logs
-from shared.runtime.leases import check_lease, holder_of
+from shared.runtime.leases import holder_of, under_lease
 
 log = logs.get("runtime.leadership")
 
@@ -57,11 +60,20 @@ class Leadership:
 
     def check(self, connection: Connection) -> None:
         """Raise Unavailable unless this copy still leads; call it in every transaction of a leader's loop."""
+        with self.leading(connection):
+            pass
+
+    @contextmanager
+    def leading(self, connection: Connection) -> Iterator[None]:
+        """Around what a transaction reads and writes: as `check`, at its end, and without a wait of its own."""
         if self._lease is None:
             raise Unavailable(f"another copy leads {self._name}", code="lease_lost")
         try:
-            check_lease(connection, self._lease)
+            with under_lease(connection, self._lease):
+                yield
         except Conflict as lost:
+            if lost.code != "lease_lost":
+                raise
             raise Unavailable(lost.what, code="lease_lost") from lost
 
     async def give_back(self) -> None:

@@ -1,19 +1,22 @@
 """Leases as rows: who leads, until when, with which fencing number. The same statements on every database.
 
-Used by the Store adapters (`acquire_lease`, `release_lease`); `check_lease` by services, inside every transaction
-that only the leader may do. Not a lock service: a lease is as good as its database.
+Used by the Store adapters (`acquire_lease`, `release_lease`); `check_lease` or `under_lease` by services, inside every
+transaction that only the leader may do. Not a lock service: a lease is as good as its database.
 """
 
 import secrets
 import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, MetaData, bindparam, insert, select, update
 
 from shared.errors import Conflict
 from shared.ports import Lease
 from shared.runtime.clock import moment
+from shared.runtime.sql import asked
 from shared.runtime.tables import RuntimeTables
 
 LEASES: Final = RuntimeTables(MetaData()).leases
@@ -66,6 +69,20 @@ def check_lease(connection: Connection, lease: Lease) -> None:
 
     Call it in the transaction whose writes it protects: a deposed leader then cannot write, however late it wakes.
     """
-    row = connection.execute(_HELD, {"of_name": lease.name}).first()
-    if row is None or row.holder != lease.holder or row.fence != lease.fence:
+    _check(asked(connection, _HELD, {"of_name": lease.name})(), lease)
+
+
+@contextmanager
+def under_lease(connection: Connection, lease: Lease) -> Iterator[None]:
+    """As `check_lease`, around what the leader reads and writes: raises at its end, without a wait of its own.
+
+    Nobody else can take the lease in between, as writers take turns.
+    """
+    held = asked(connection, _HELD, {"of_name": lease.name})
+    yield
+    _check(held(), lease)
+
+
+def _check(rows: Sequence[Any], lease: Lease) -> None:
+    if not rows or rows[0].holder != lease.holder or rows[0].fence != lease.fence:
         raise Conflict(f"{lease.holder} no longer holds the lease {lease.name!r}", code="lease_lost")

@@ -1,16 +1,30 @@
-"""The two statements that SQLite and PostgreSQL spell alike but SQLAlchemy Core has no common word for.
+"""What SQLite and PostgreSQL spell alike but SQLAlchemy Core has no common word for: two statements, and asking ahead.
 
 Used by services' `store.py` and by the runtime inside `Store.transact`. Everything else is plain Core.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Select, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 Row = Mapping[str, object]
 _Insert = sqlite.Insert | postgresql.Insert
+
+
+def asked(connection: Connection, query: Select[Any], given: Row | None = None) -> Callable[[], Sequence[Any]]:
+    """Ask for rows now, and look at them later: what is returned gives them, within the body or once it is committed.
+
+    Questions that are asked before the first one is looked at share one way to the database and back.
+    """
+    ahead = getattr(connection, "ask", None)
+    if ahead is not None:
+        promised: Callable[[], Sequence[Any]] = ahead(query, given)
+        return promised
+    rows = connection.execute(query, given or {}).all()
+    return lambda: rows
 
 
 def insert_or_ignore(connection: Connection, table: Table, values: Row | Sequence[Row]) -> bool:

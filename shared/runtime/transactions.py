@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import orjson
@@ -21,6 +21,7 @@ from shared.contracts.events import AttemptEvent, Event, JobEvent
 from shared.contracts.routes import EVENTS_EXCHANGE
 from shared.ports import Clock, Store
 from shared.runtime.clock import micros
+from shared.runtime.sql import asked
 from shared.runtime.tables import RuntimeTables
 
 T = TypeVar("T")
@@ -44,8 +45,8 @@ class Unit:
     outgoing: list[dict[str, object]] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     """Those of `outgoing`, as they will be published."""
-    last: int = 0
-    """The position of the last one in the outbox; 0 = nobody has asked."""
+    last: Callable[[], Sequence[Any]] | None = None
+    """Asked for the position of the last one in the outbox; None = nobody has asked."""
     callbacks: list[Callable[[], None]] = field(default_factory=list)
 
     def emit(self, event: Event) -> None:
@@ -135,7 +136,7 @@ class Transactions:
             if unit.outgoing:
                 connection.execute(self._insert, unit.outgoing)
                 if self._under_way <= FEW:
-                    unit.last = connection.execute(self._last).scalar_one()
+                    unit.last = asked(connection, self._last)
             made[:] = [unit]
             return result
 
@@ -151,8 +152,9 @@ class Transactions:
         return result
 
     def _tell_relay(self, unit: Unit) -> None:
-        if unit.last:
-            self.tail.add(unit.last, unit.messages)
+        if unit.last is not None:
+            ((last,),) = unit.last()
+            self.tail.add(last, unit.messages)
         else:
             self.tail.incomplete = True
         self.outbox_written.set()

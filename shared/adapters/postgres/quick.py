@@ -6,6 +6,7 @@ latest with the commit. An error may thus show late, in another statement or ano
 """
 
 import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import psycopg
@@ -34,6 +35,22 @@ class QuickConnection(quick.QuickConnection):
         """Statements so far that may have written something."""
         self.reads = 0
         self._pipeline: contextlib.AbstractAsyncContextManager[Any] | None = None
+        self._asked: list[_Asked] = []
+        """Questions that nobody has looked at yet."""
+
+    def ask(self, query: Any, given: Mapping[str, Any] | None = None) -> Callable[[], Sequence[Any]]:
+        """As `shared.runtime.sql.asked`: sent along with what else is on its way."""
+        plan = self._plan(query, given or {}, False)
+        if plan is None or plan.types is None:
+            rows: Sequence[Any] = self.execute(query, given or {}).all()
+            return lambda: rows
+        self.before_ask()
+        try:
+            asked = _Asked(self, plan, await_only(self._send(plan.sql, plan.values(given or {}), False)))
+        except psycopg.Error as error:
+            raise self.error(error, plan.sql) from error
+        self._asked.append(asked)
+        return asked.look
 
     def run(self, plan: Plan, values: list[Any], *, many: bool) -> QuickResult:
         try:
@@ -52,6 +69,10 @@ class QuickConnection(quick.QuickConnection):
             await_only(self.answered())
         except psycopg.Error as error:
             raise self.error(error, _NOT_PLANNED) from error
+
+    def before_ask(self) -> None:
+        """A question is about to be sent."""
+        self.reads += 1
 
     def before_core(self) -> None:
         """Core is about to run a statement by itself: it wants its answer at once, and nobody knows what it does."""
@@ -78,8 +99,11 @@ class QuickConnection(quick.QuickConnection):
     async def answered(self) -> None:
         """Wait for the outcome of everything sent. Raises the driver's first error of it."""
         pipeline, self._pipeline = self._pipeline, None
+        asked, self._asked = self._asked, []
         if pipeline is not None:
             await pipeline.__aexit__(None, None, None)
+        for each in asked:
+            await each.fetch()
 
     async def end(self) -> None:
         """Close it, whatever its state is; nothing that was sent is waited for."""
@@ -108,6 +132,31 @@ class QuickConnection(quick.QuickConnection):
         cursor = self.driver.cursor()
         await cursor.execute(sql, values, prepare=True)
         return cursor, await cursor.fetchall()
+
+
+class _Asked:
+    """A question that is on its way, or answered."""
+
+    def __init__(self, connection: QuickConnection, plan: Plan, cursor: Cursor) -> None:
+        self._connection = connection
+        self._plan = plan
+        self._cursor = cursor
+        self._found: Sequence[Any] | None = None
+
+    def look(self) -> Sequence[Any]:
+        """Its rows; waits for them where they have not come."""
+        if self._found is None:
+            try:
+                await_only(self.fetch())
+            except psycopg.Error as error:
+                raise self._connection.error(error, self._plan.sql) from error
+        assert self._found is not None
+        return self._found
+
+    async def fetch(self) -> None:
+        """Wait for them."""
+        if self._found is None:
+            self._found = self._connection.rows(self._plan, await self._cursor.fetchall(), self._cursor).all()
 
 
 class _Sent(QuickResult):

@@ -41,6 +41,10 @@ class ReadingConnection(QuickConnection):
         self._count()
         return super().run(plan, values, many=many)
 
+    def before_ask(self) -> None:
+        self._count()
+        super().before_ask()
+
     def before_core(self) -> None:
         self._count()
         super().before_core()

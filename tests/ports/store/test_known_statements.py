@@ -1,7 +1,7 @@
 """Statements that a module built once: run often, by the quick way of each driver, they do what they did at first."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -21,12 +21,12 @@ from sqlalchemy import (
     select,
     update,
 )  # fmt: skip
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from shared.errors import Conflict
 from shared.ports import Store
 from shared.runtime.migrating import create_tables
-from shared.runtime.sql import insert_or_ignore, upsert
+from shared.runtime.sql import asked, insert_or_ignore, upsert
 from tests.ports.store.database import Database, runtime
 
 rows = Table(
@@ -195,3 +195,56 @@ async def test_a_read_cannot_write(store: Store) -> None:
         with pytest.raises(Exception, match=r"read-?only"):
             await store.read(add(1))
     assert await store.read(names) == {}
+
+
+async def test_what_was_asked_first_is_looked_at_later_also_after_the_commit(store: Store) -> None:
+    def body(connection: Connection) -> tuple[str, Callable[[], Sequence[Any]]]:
+        before = asked(connection, NAME, {"of": 1})
+        connection.execute(ADD, row(1, name="first"))
+        then = asked(connection, NAME, {"of": 1})
+        connection.execute(RENAME, {"of": 1, "now": "second"})
+        after = asked(connection, NAME, {"of": 1})
+        assert before() == []
+        return then()[0].name, after
+
+    first, second = await store.transact(body)
+    assert (first, second()[0].name) == ("first", "second")
+
+
+async def test_what_was_asked_of_a_body_that_is_run_again_is_what_it_sees_then(store: Store) -> None:
+    """The second body makes the whole group run again, on databases that send ahead."""
+
+    def asks(connection: Connection) -> Callable[[], Sequence[Any]]:
+        connection.execute(ADD, row(1, name="kept"))
+        return asked(connection, NAME, {"of": 1})
+
+    kept, clash = await asyncio.gather(store.transact(asks), store.transact(add(1)), return_exceptions=True)
+    assert isinstance(clash, IntegrityError)
+    assert not isinstance(kept, BaseException)
+    assert kept()[0].name == "kept"
+
+
+async def test_a_question_that_the_database_refuses_is_an_error_of_its_body_alone(store: Store) -> None:
+    lost = Table("lost", MetaData(), Column("id", Integer, primary_key=True))
+    query = select(lost)
+    await store.transact(lambda connection: create_tables(connection, lost))
+    for _ in range(2):
+        await store.transact(lambda connection: asked(connection, query)())
+    await store.transact(lost.drop)
+    refused, fine = await asyncio.gather(
+        store.transact(lambda connection: asked(connection, query)()), store.transact(add(2)), return_exceptions=True
+    )
+    assert isinstance(refused, DBAPIError)
+    assert fine == 2
+    assert list(await store.read(names)) == [2]
+
+
+async def test_a_read_may_ask_ahead(store: Store) -> None:
+    await store.transact(lambda connection: connection.execute(ADD, [row(1, name="a"), row(2, name="b")]) and None)
+
+    def both(connection: Connection) -> list[str]:
+        looks = [asked(connection, NAME, {"of": number}) for number in (1, 2)]
+        return [look()[0].name for look in looks]
+
+    for _ in range(3):
+        assert await store.read(both) == ["a", "b"]
