@@ -38,4 +38,4 @@ def _job(owner: Principal, number: int) -> NewJob:
     command = SubmitJob(job_id=new_job_id(), owner=owner, spec=spec, submitted_at=at)
     state = JobState.FAILED if number % 50 == 11 else JobState.SUCCEEDED
     view = job_view.accepted(command).model_copy(update={"state": state, "finished_at": at, "version": 5})
-    return store.new_job(view, spec.model_dump_json().encode(), job_view.spec_digest(spec))
+    return store.new_job(view, job_view.spec_document(spec))

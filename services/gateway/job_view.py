@@ -122,9 +122,14 @@ def told_spec(spec: JobSpec) -> dict[str, Any]:
     return {**told, "env": sorted(spec.env), "files": files}
 
 
-def spec_digest(spec: JobSpec) -> str:
-    """SHA-256 (hex) of a spec's content, the same for every way to write it."""
-    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+def spec_document(spec: JobSpec) -> bytes:
+    """A spec as it is stored, the same for every way to write it."""
+    return spec.model_dump_json().encode()
+
+
+def digest_of(spec: bytes) -> str:
+    """SHA-256 (hex) of a stored spec."""
+    return hashlib.sha256(spec).hexdigest()
 
 
 def is_final(view: JobSummary) -> bool:

@@ -26,6 +26,7 @@ from sqlalchemy import (
     update,
 )
 
+from services.gateway import job_view
 from services.gateway.job_view import JobView
 from shared.job import FINAL_JOB_STATES
 from shared.runtime.clock import micros
@@ -217,11 +218,15 @@ class NewJob(NamedTuple):
 
     job: dict[str, object]
     labels: list[dict[str, object]]
+    body: bytes
+    """What is shown of it, as it is stored."""
 
 
-def new_job(view: JobView, spec: bytes, digest: str) -> NewJob:
-    """The rows of a job with its full spec and that spec's digest."""
-    return NewJob(_job_row(view, spec, digest), [_label_row(view, name, value) for name, value in view.labels.items()])
+def new_job(view: JobView, spec: bytes) -> NewJob:
+    """The rows of a job with its full spec, as `job_view.spec_document` writes it."""
+    body = _document(view)
+    labels = [_label_row(view, name, value) for name, value in view.labels.items()]
+    return NewJob(_job_row(view, body, spec), labels, body)
 
 
 def add_jobs(connection: Connection, added: Sequence[NewJob]) -> None:
@@ -235,7 +240,7 @@ def add_jobs(connection: Connection, added: Sequence[NewJob]) -> None:
 def save_views(connection: Connection, changed: Sequence[JobView]) -> None:
     """Overwrite what is shown of these jobs."""
     if changed:
-        connection.execute(_MOVED, [{"job": str(view.id), **_shown(view)} for view in changed])
+        connection.execute(_MOVED, [{"job": str(view.id), **_shown(view, _document(view))} for view in changed])
 
 
 def stored_answer(connection: Connection, issuer: str, subject: str, key: str) -> StoredAnswer | None:
@@ -255,20 +260,25 @@ def keep_answer(
     return insert_or_ignore(connection, idempotency, row)
 
 
-def _job_row(view: JobView, spec: bytes, digest: str) -> dict[str, object]:
+def _job_row(view: JobView, body: bytes, spec: bytes) -> dict[str, object]:
     return {
         "id": str(view.id), "vo": view.vo, "owner_issuer": view.owner.issuer, "owner_subject": view.owner.subject,
-        "created_at": micros(view.created_at), "spec_digest": digest, "spec": spec, **_shown(view),
+        "created_at": micros(view.created_at), "spec_digest": job_view.digest_of(spec), "spec": spec,
+        **_shown(view, body),
     }  # fmt: skip
 
 
-def _shown(view: JobView) -> dict[str, object]:
+def _document(view: JobView) -> bytes:
+    return view.model_dump_json().encode()
+
+
+def _shown(view: JobView, body: bytes) -> dict[str, object]:
     final = view.state in FINAL_JOB_STATES and view.finished_at is not None
     return {
         "state": view.state.value, "site": view.site, "version": view.version,
         "finished_at": micros(view.finished_at) if final and view.finished_at else None,
         "summary": view.model_dump_json(exclude={"spec", "attempts"}).encode(),
-        "body": view.model_dump_json().encode(),
+        "body": body,
     }  # fmt: skip
 
 

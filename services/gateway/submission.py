@@ -14,11 +14,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from services.gateway import granting, job_view, store
+from services.gateway import granting, job_view, keeping, store
 from services.gateway.access import Caller
 from services.gateway.backlog import Backlog
 from services.gateway.granting import Granting
 from services.gateway.job_view import JobView
+from services.gateway.keeping import Keeping, Key, Outgoing, Wanted
 from services.gateway.pacing import Pace
 from services.gateway.store import HotRow, NewJob
 from shared import ids
@@ -30,21 +31,12 @@ from shared.contracts.questions import GrantAnswer
 from shared.errors import Conflict
 from shared.job import JobSpec
 from shared.ports import Clock
-from shared.runtime.clock import micros
 from shared.runtime.preconditions import ALWAYS, Condition, etag
 from shared.runtime.transactions import Transactions, Unit
 
 SOURCE: Final = "gateway"
 _BREATH: Final = 32
 """Jobs of a batch made ready without a break for other requests."""
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """An Idempotency-Key with the hash of the request that it came with."""
-
-    value: str
-    request_hash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +60,7 @@ class Ready:
 
     def row(self) -> NewJob:
         """What `store.add_jobs` takes."""
-        return store.new_job(self.view, self.spec, job_view.spec_digest(self.command.spec))
+        return store.new_job(self.view, self.spec)
 
     def message(self, grant: str) -> Message:
         """The command to send; its id follows from the job's, so that it has one effect."""
@@ -80,8 +72,6 @@ class Ready:
 
 
 Granted = tuple[Ready, str]
-Outgoing = tuple[NewJob, Message]
-"""A job's rows and its command, rendered: what is left is to write them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +90,7 @@ def request_hash(method: str, path: str, body: bytes) -> str:
 def ready(job_id: UUID, caller: Caller, spec: JobSpec, now: datetime) -> Ready:
     """A job made ready to be granted and stored."""
     command = SubmitJob(job_id=job_id, owner=caller.context.principal, spec=spec, submitted_at=now)
-    return Ready(command, codec.command_body(command), job_view.accepted(command), spec.model_dump_json().encode())
+    return Ready(command, codec.command_body(command), job_view.accepted(command), job_view.spec_document(spec))
 
 
 class Submission:
@@ -111,6 +101,7 @@ class Submission:
         new_id: Callable[[], UUID],
     ) -> None:  # fmt: skip
         self._transactions = transactions
+        self._keeping = Keeping(transactions)
         self._granting = granting
         self._backlog = backlog
         self._pace = pace
@@ -121,7 +112,7 @@ class Submission:
         """What was answered to this very request before. Raises Conflict when the key was used for another one."""
         if key is None:
             return None
-        return await self._transactions.store.read(lambda connection: _answer(connection, caller, key))
+        return await self._transactions.store.read(lambda connection: keeping.earlier_answer(connection, caller, key))
 
     async def submit(self, caller: Caller, spec: JobSpec, key: Key | None) -> Taken:
         """Take in one job under an id of ours. The same request with the same key gives the first job again."""
@@ -133,9 +124,9 @@ class Submission:
         self._pace.jobs(caller.bucket, {spec.vo: 1})
         job = ready(self._new_id(), caller, spec, self._clock())
         grant = granting.granted((await self._grants(caller, [job]))[0])
-        answer, outgoing = str(job.command.job_id).encode(), [(job.row(), job.message(grant))]
-        raced = await self._transactions.run(lambda unit: _keep(unit, caller, key, answer, outgoing))
-        return _taken(job) if raced is None else await self._as_it_is(raced)
+        new, answer = job.row(), str(job.command.job_id).encode()
+        raced = await self._keeping.keep(Wanted(caller, key, answer, [(new, job.message(grant))]))
+        return _taken(job, new) if raced is None else await self._as_it_is(raced)
 
     async def put(self, caller: Caller, job_id: UUID, spec: JobSpec, condition: Condition = ALWAYS) -> Taken:
         """Take in one job under the caller's id. The same content again changes nothing; another is a Conflict, and so
@@ -151,9 +142,9 @@ class Submission:
         self._pace.jobs(caller.bucket, {spec.vo: 1})
         job = ready(job_id, caller, spec, self._clock())
         grant = granting.granted((await self._grants(caller, [job]))[0])
-        outgoing = job.row(), job.message(grant)
-        raced = await self._transactions.run(lambda unit: _put(unit, job_id, outgoing))
-        return _taken(job) if raced is None else _same_content(raced, caller, job_id, spec, condition)
+        new, message = job.row(), job.message(grant)
+        raced = await self._transactions.run(lambda unit: _put(unit, job_id, (new, message)))
+        return _taken(job, new) if raced is None else _same_content(raced, caller, job_id, spec, condition)
 
     async def submit_all(self, caller: Caller, specs: Sequence[JobSpec]) -> list[tuple[Ready, GrantAnswer]]:
         """Make many jobs ready and ask for all their grants in one question."""
@@ -173,7 +164,7 @@ class Submission:
             if index % _BREATH == _BREATH - 1:
                 await asyncio.sleep(0)
             outgoing.append((job.row(), job.message(grant)))
-        return await self._transactions.run(lambda unit: _keep(unit, caller, key, answer, outgoing))
+        return await self._keeping.keep(Wanted(caller, key, answer, outgoing))
 
     async def _grants(self, caller: Caller, jobs: Sequence[Ready]) -> Sequence[GrantAnswer]:
         items = [
@@ -194,22 +185,6 @@ class Submission:
         return Taken(UUID(key), row.version, bytes(row.body), new=False)
 
 
-def _keep(unit: Unit, caller: Caller, key: Key | None, answer: bytes, jobs: Sequence[Outgoing]) -> bytes | None:
-    """Write jobs, labels, key and commands; when the key is there already, nothing, and its answer is returned."""
-    connection = unit.connection
-    if key is not None:
-        kept = store.keep_answer(
-            connection, caller.issuer, caller.subject, key.value, key.request_hash, answer, micros(unit.now)
-        )
-        if not kept:
-            return _answer(connection, caller, key)
-    if jobs:
-        store.add_jobs(connection, [new for new, _ in jobs])
-    for _, message in jobs:
-        unit.send(message)
-    return None
-
-
 def _put(unit: Unit, job_id: UUID, outgoing: Outgoing) -> _Known | None:
     known = _known(unit.connection, job_id)
     if known is None:
@@ -225,27 +200,17 @@ def _known(connection: Connection, job_id: UUID) -> _Known | None:
     return None if row is None or spec is None else _Known(row, spec[1])
 
 
-def _answer(connection: Connection, caller: Caller, key: Key) -> bytes | None:
-    used = store.stored_answer(connection, caller.issuer, caller.subject, key.value)
-    if used is not None and used.request_hash != key.request_hash:
-        raise Conflict(
-            "the Idempotency-Key was used for another request; a new request needs a new key",
-            code="idempotency_key_reused",
-        )
-    return None if used is None else used.answer
-
-
 def _same_content(known: _Known, caller: Caller, job_id: UUID, spec: JobSpec, condition: Condition) -> Taken:
     row = known.row
     owned = caller.sight.owns(row.owner_issuer, row.owner_subject)
     if owned:
         condition.check(etag(row.version))
-    if not owned or known.digest != job_view.spec_digest(spec):
+    if not owned or known.digest != job_view.digest_of(job_view.spec_document(spec)):
         raise Conflict(
             f"the id {job_id} stands for another job already; use a fresh UUID for a new job", code="job_id_taken"
         )
     return Taken(job_id, row.version, bytes(row.body), new=False)
 
 
-def _taken(job: Ready) -> Taken:
-    return Taken(job.command.job_id, job.view.version, job.view.model_dump_json().encode(), new=True)
+def _taken(job: Ready, new: NewJob) -> Taken:
+    return Taken(job.command.job_id, job.view.version, new.body, new=True)

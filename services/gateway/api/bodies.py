@@ -8,7 +8,8 @@ from fastapi import Request
 from fastapi.routing import APIRoute
 
 from services.gateway.input_errors import nearest
-from services.gateway.submission import Key, request_hash
+from services.gateway.keeping import Key
+from services.gateway.submission import request_hash
 from shared.errors import Refused
 from shared.runtime.http import NotUnderstood
 

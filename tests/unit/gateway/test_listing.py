@@ -70,7 +70,7 @@ async def test_pages_of_many_jobs_are_right_for_every_filter(tmp_path: Path) -> 
         view = job_view.accepted(command).model_copy(
             update={"state": JobState.FAILED if number % 5 == 0 else JobState.QUEUED}
         )
-        rows.append(store.new_job(view, b"{}", "digest"))
+        rows.append(store.new_job(view, b"{}"))
     await opened.transact(lambda connection: store.add_jobs(connection, rows))
     wanted = JobFilter(labels=(("run", "0"),), states=(JobState.FAILED,))
     page = await opened.read_long(lambda connection: listing.page(connection, wanted, SIGHT, None, 100))
