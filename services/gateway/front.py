@@ -1,7 +1,8 @@
-"""The outermost ASGI layer: the hot read without a framework, HEAD and OPTIONS everywhere.
+"""The outermost ASGI layer: the two hot routes without a framework, HEAD and OPTIONS everywhere.
 
 `GET /v1/jobs/{id}` is asked so often that it is answered here when nothing unusual is asked: a known caller, a point
 read, ready-made bytes. Everything else about it (waiting, problems, its documentation) is the ordinary route's.
+`POST /v1/jobs` is that route itself, called without the framework's search for it and for what it depends on.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 
 from services.gateway import store
 from services.gateway.access import STANDING, Access
@@ -17,13 +18,15 @@ from services.gateway.pacing import Pace
 from services.gateway.rates import Standing
 from shared.ports import Clock, Store
 from shared.runtime import preconditions
-from shared.runtime.http import methods_of, rate_headers
+from shared.runtime.http import error_response, methods_of, rate_headers
 from shared.runtime.telemetry import Tracer
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Submit = Callable[[Request], Awaitable[Response]]
 
+_JOBS: Final = "/v1/jobs"
 _JOB: Final = re.compile(r"/v1/jobs/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})")
 _JSON: Final = (b"content-type", b"application/json")
 _CACHE: Final = ((b"cache-control", b"private, no-cache"), (b"vary", b"Authorization"))
@@ -33,10 +36,12 @@ class Front:
     """Wraps the application."""
 
     def __init__(
-        self, app: FastAPI, access: Access, store: Store, pace: Pace, tracer: Tracer, clock: Clock, *,
-        span_every: int,
+        self, app: FastAPI, submit: Submit, access: Access, store: Store, pace: Pace, tracer: Tracer, clock: Clock, *,
+        span_every: int, problem_base: str,
     ) -> None:  # fmt: skip
         self._app = app
+        self._submit = submit
+        self._problem_base = problem_base
         self._access = access
         self._store = store
         self._pace = pace
@@ -58,6 +63,8 @@ class Front:
                 await self._options(scope, receive, send)
             case "GET":
                 await self._app(scope, receive, send)
+            case "POST" if scope["path"] == _JOBS and not scope["query_string"]:
+                await self._submitted(scope, receive, _telling(scope, send))
             case _:
                 await self._app(scope, receive, _telling(scope, send))
 
@@ -88,6 +95,14 @@ class Front:
         self._sampled(job_id)
         await _answer(send, row, unchanged=_has_already(if_none_match, row.version))
         return True
+
+    async def _submitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A job handed in: what the route answers, or the problem that its error stands for."""
+        try:
+            response = await self._submit(Request(scope, receive))
+        except Exception as error:
+            response = error_response(error, self._problem_base)
+        await response(scope, receive, send)
 
     def _sampled(self, job_id: str) -> None:
         """One span for every so many reads, made by hand."""

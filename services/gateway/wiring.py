@@ -82,10 +82,11 @@ class Parts:
         self.feeding = _feeding(settings, store, self.changes, subscribers, auth, self.leadership, clock)
         subscribing = Subscribing(store, subscribers, clock, _ceilings(settings), new_id, self.feeding.wake)
         self.janitor = Janitor(store, self.relay, _retention(settings), clock)
+        job_routes = JobRoutes(settings, access, submission, commanding, scheduler, tracer)
         self.app: FastAPI = create_app(
             [
                 AboutRoutes(settings, tuple(issuers), access),
-                JobRoutes(settings, access, submission, commanding, scheduler, tracer),
+                job_routes,
                 ViewRoutes(settings, access, reporting, lookup, store, self.changes, scheduler, timelines, spans),
                 FileRoutes(access, lookup, self.changes, monitor, room),
                 EventRoutes(access, lookup, streams),
@@ -97,7 +98,10 @@ class Parts:
             access.anybody,
             settings.public_url,
         )
-        self.front = Front(self.app, access, store, pace, tracer, clock, span_every=settings.read_span_every)
+        self.front = Front(
+            self.app, job_routes.submit_job, access, store, pace, tracer, clock, span_every=settings.read_span_every,
+            problem_base=settings.public_url,
+        )  # fmt: skip
 
 
 async def assemble(

@@ -72,7 +72,12 @@ def problem_response(
 
 
 def error_response(error: Exception, base: str = "") -> Response:
-    """The response for any error: ours with its words, a stranger with none (they go to the log)."""
+    """The response for any error: ours with its words, a stranger with none (they go to the log).
+
+    Of a client that went away, or was sent away, in the middle of its body: nobody reads it, and nothing failed.
+    """
+    if isinstance(error, ClientDisconnect):
+        return problem_response("request_timeout", "the body did not come to its end", base=base)
     code = problems.code_of(error)
     headers: dict[str, str] = {}
     if isinstance(error, Unavailable):
@@ -135,11 +140,7 @@ def install_problems(app: FastAPI, base: str = "", who: Who | None = None) -> No
         detail = "; ".join(f"{item['pointer']}: {item['detail']}" for item in errors)[:1000]
         return problem_response(code, detail, base=base, errors=errors)
 
-    async def gone(request: Request, error: Exception) -> Response:
-        """The client went away, or was sent away, in the middle of its body: nobody reads this, and nothing failed."""
-        return problem_response("request_timeout", "the body did not come to its end", base=base)
-
-    app.add_exception_handler(ClientDisconnect, gone)
+    app.add_exception_handler(ClientDisconnect, ours)
     app.add_exception_handler(SeraiError, ours)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(NotUnderstood, not_understood)
