@@ -11,6 +11,7 @@ never be PostgreSQL's. Times are Unix microseconds.
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -147,21 +148,24 @@ def unbury(raw: sqlite3.Connection, queue: str, number: int) -> int | None:
 def trim(raw: sqlite3.Connection, exchange: str, before: int, queues: Sequence[str], behind: int) -> int | None:
     """Delete up to 512 log rows of an exchange behind a position, older than `before`, that nobody needs any more.
 
-    Returns the last position looked at, None when all old rows were seen.
+    Returns the last position looked at, None when all old rows were seen. Looks no further than to the first row that
+    is not old: there may be days of them.
     """
-    seen = raw.execute(
-        "select position from log where exchange = ? and position > ? and at < ? order by position limit 512",
-        (exchange, behind, before),
-    ).fetchall()
+    rows = raw.execute(
+        "select position, at from log where exchange = ? and position > ? order by position limit 512",
+        (exchange, behind),
+    )
+    old = list(takewhile(lambda row: row[1] < before, rows))
+    rows.close()
     waits = "".join(
         " and not exists (select 1 from waiting where queue = ? and position = log.position)" for _ in queues
     )
     raw.executemany(
         "delete from log where position = ?" + waits
         + " and not exists (select 1 from dead where dead.position = log.position)",
-        [(position, *queues) for (position,) in seen],
+        [(position, *queues) for position, _ in old],
     )  # fmt: skip
-    return int(seen[-1][0]) if len(seen) == 512 else None
+    return int(old[-1][0]) if len(old) == 512 else None
 
 
 # -- reading ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.adapters.embedded_bus import EmbeddedBus, look
+from shared.adapters.embedded_bus import EmbeddedBus, file, look
+from shared.contracts.envelope import Message
 from shared.errors import Misconfigured, Unavailable
 from tests.ports.bus.buses import DEADLINE_S, EmbeddedUnderTest, ids, next_of
 
@@ -80,3 +81,21 @@ async def test_dead_letters_can_be_looked_at_while_the_bus_is_in_use(embedded: E
     assert [one.message.id for one in await look(embedded.path, embedded.queue)] == ids(1)
     with pytest.raises(Misconfigured, match="--data"):
         await look(embedded.path.parent / "elsewhere" / "bus.sqlite", embedded.queue)
+
+
+def test_looking_for_old_messages_costs_the_same_however_many_young_ones_there_are(tmp_path: Path) -> None:
+    """Days of them are kept; all of them were read each 256 messages."""
+
+    def steps(kept: int) -> int:
+        """Of SQLite's machine, in tens."""
+        with closing(file.connect(tmp_path / f"{kept}.sqlite")) as raw:
+            file.append(raw, ((n, Message(f"{n}", "t", "e", "k", b"", "", {})) for n in range(1, 4)), at=1)
+            file.append(raw, ((n, Message(f"{n}", "t", "e", "k", b"", "", {})) for n in range(4, kept)), at=9)
+            counted = []
+            raw.set_progress_handler(lambda: counted.append(1), 10)
+            assert file.trim(raw, "e", 5, ["a queue"], 0) is None
+            raw.set_progress_handler(None, 0)
+            assert [position for position, _ in file.page(raw, "e", 0, 2)] == [4, 5]
+            return len(counted)
+
+    assert steps(2000) == steps(20)
