@@ -63,7 +63,7 @@ def example_env(settings: Mapping[str, type[BaseModel]], nested: Mapping[type[Ba
         words = field.description or ""
         if variable in SET_BY_COMPOSE or variable in SECRET_ADDRESSES:
             words = f"Set by compose.yaml. {words}"
-        elif variable.endswith("_SERVICE_TOKEN") and variable != "SERAI_SERVICE_TOKEN":
+        elif variable.endswith("_SERVICE_TOKEN"):
             words = f"Taken from SERAI_SERVICE_KEY. {words}"
         lines += textwrap.wrap(words, 118, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
         lines.append(f"#{variable}={_value(variable, field)}\n")

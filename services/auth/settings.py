@@ -31,8 +31,7 @@ class AuthSettings(IssuerSettings):
     """Trust, lifetimes and limits."""
 
     service_token: SecretStr = Field(
-        description="The service's own secret: it derives from it what it seals with, and lets others in by it where "
-        "services have no keys (`SERAI_SERVICE_KEYS`). The same at all its copies."
+        description="The service's own secret: it derives from it what it seals with. The same at all its copies."
     )
     key_secret: SecretStr | None = Field(
         default=None, description="Secret that seals the signing keys in the database, so that a copy of it signs "

@@ -62,7 +62,7 @@ class Backing:
 
     def read(self, kind: type[S], **given: Any) -> S:
         """The service's own settings."""
-        given.setdefault("service_token", self.settings.own_secret)
+        given.setdefault("service_token", self.settings.service_key)
         return read_settings(kind, self.file.get(self.service, {}), **given)
 
     async def store(self, migrations: str) -> Store:

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from shared.adapters.consul.settings import ConsulSettings
 from shared.errors import Misconfigured
 from shared.runtime.edge import EdgeSettings
-from shared.runtime.service_identity import Door, Identity, SharedSecret, private_key, public_keys
+from shared.runtime.service_identity import Door, Identity, private_key, public_keys
 
 FILE_VARIABLE: Final = "SERAI_SETTINGS"
 SECTIONS: Final = ("process", "gateway", "scheduler", "monitor", "auth")
@@ -36,16 +36,12 @@ class ProcessSettings(BaseSettings):
     )
 
     service_key: SecretStr = Field(
-        SecretStr(""), description="This service's own private key, by which the others know it (`serai-platform "
-        "service-keys` makes one for each)."
+        SecretStr(""), description="Needed. This service's own private key, by which the others know it "
+        "(`serai-platform service-keys` makes one for each)."
     )  # fmt: skip
     service_keys: str = Field(
-        "", description="Public keys of all services, the same everywhere: `gateway=<key>,scheduler=<key>,...`. A "
-        "service may stand there twice while its key is being replaced."
-    )  # fmt: skip
-    service_token: SecretStr = Field(
-        SecretStr(""), description="Secret shared by all services, the older way to know each other: who has it can "
-        "speak for any of them. Beside keys only while services change over."
+        "", description="Needed. Public keys of all services, the same at all: `gateway=<key>,scheduler=<key>,...`. "
+        "A service may stand there twice while its key is being replaced."
     )  # fmt: skip
     host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` in a container.")
     port: int = Field(
@@ -104,35 +100,25 @@ class ProcessSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _services_know_each_other(self) -> Self:
-        if bool(self.service_key.get_secret_value()) != bool(self.service_keys):
-            raise ValueError("SERAI_SERVICE_KEY and SERAI_SERVICE_KEYS: give both, this service's own and those of all")
-        if not self.service_keys and not self.service_token.get_secret_value():
+        if not self.service_key.get_secret_value() or not self.service_keys:
             raise ValueError(
-                "SERAI_SERVICE_KEY and SERAI_SERVICE_KEYS: needed, so that services know each other: `serai-platform "
-                "service-keys` makes them"
+                "SERAI_SERVICE_KEY and SERAI_SERVICE_KEYS: both are needed, this service's own and those of all, so "
+                "that services know each other: `serai-platform service-keys` makes them"
             )
         return self
 
-    @property
-    def own_secret(self) -> SecretStr:
-        """What this service seals with and derives keys from, where nothing else is said."""
-        return self.service_token if self.service_token.get_secret_value() else self.service_key
-
-    def identity(self, service: str) -> Identity | SharedSecret:
+    def identity(self, service: str) -> Identity:
         """What this process shows to others. Raises Misconfigured for a key that is not the one that they know."""
-        shared = self.service_token.get_secret_value()
-        if not self.service_keys:
-            return SharedSecret(shared)
         key, known = private_key(self.service_key.get_secret_value()), public_keys(self.service_keys).get(service, ())
         if key.thumbprint() not in {each.thumbprint() for each in known}:
             raise Misconfigured(
                 f"SERAI_SERVICE_KEY: its public half is not among those of {service} in SERAI_SERVICE_KEYS"
             )
-        return Identity(service, key, shared=shared)
+        return Identity(service, key)
 
     def door(self, service: str) -> Door:
         """How this process knows others."""
-        return Door(service, public_keys(self.service_keys), shared=self.service_token.get_secret_value())
+        return Door(service, public_keys(self.service_keys))
 
     @model_validator(mode="after")
     def _others_can_reach_us(self) -> Self:

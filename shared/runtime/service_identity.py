@@ -2,9 +2,7 @@
 
 A credential is a compact JWS (`serai-service+jwt`, Ed25519) in the header `Serai-Service`, with issuer and audience:
 what a service was shown opens no other door, and a key that was stolen from one service speaks for no other. Receivers
-know the public keys of all (settings: `service_keys`) and say per route who may ask (`shared/runtime/http.py`). One
-secret shared by all (`service_token`, as `Authorization: Bearer`) is the older, weaker way; while both are set both are
-shown and either opens, so that services change over one by one.
+know the public keys of all (settings: `service_keys`) and say per route who may ask (`shared/runtime/http.py`).
 """
 
 import base64
@@ -42,18 +40,17 @@ Keys = Mapping[str, Sequence[OKPKey]]
 
 
 class Identity:
-    """What a service shows to others; `shared`: a secret that it shows as well, to those who do not know keys yet."""
+    """What a service shows to others."""
 
-    def __init__(self, service: str, key: OKPKey, clock: Clock = system_clock, *, shared: str = "") -> None:
+    def __init__(self, service: str, key: OKPKey, clock: Clock = system_clock) -> None:
         self._service = service
         self._key = key
         self._clock = clock
-        self._also = SharedSecret(shared).headers(service) if shared else {}
         self._shown: dict[str, tuple[str, float]] = {}
 
     def headers(self, receiver: str) -> dict[str, str]:
         """What goes along with a question."""
-        return {HEADER: self.shown_to(receiver), **self._also}
+        return {HEADER: self.shown_to(receiver)}
 
     def shown_to(self, receiver: str) -> str:
         """The credential for one receiver; made anew when half of its life is over."""
@@ -71,7 +68,7 @@ class Identity:
 
 
 class SharedSecret:
-    """The same secret for everybody: what an older platform shows."""
+    """The same secret for everybody: for services without keys, in one process. No setting of a process leads here."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -88,9 +85,12 @@ class _Known:
 
 
 class Door:
-    """Tells a receiver which service asks. `keys` are the public keys of all; `shared` a secret that all may show."""
+    """Tells a receiver which service asks. `keys` are the public keys of all; `shared`, where there are none, a secret
+    that all in one process show.
+    """
 
     def __init__(self, receiver: str, keys: Keys, *, shared: str = "", clock: Clock = system_clock) -> None:
+        assert not (keys and shared), "a shared secret beside keys would open what they close"
         self._receiver = receiver
         self._keys = {key.thumbprint(): (service, key) for service, those in keys.items() for key in those}
         self._shared = f"Bearer {shared}".encode() if shared else b""

@@ -195,7 +195,8 @@ def test_the_defaults_of_example_env_can_be_read_back(monkeypatch: pytest.Monkey
     for model in documents.SETTINGS.values():
         if model in example_env.NOT_FOR_CONTAINERS or model in documents.PREFIXES:
             continue
-        needed = {"service_token": "x"} | ({"database_url": "x"} if model is ProcessSettings else {})
+        process = {"service_key": "x", "service_keys": "x", "database_url": "x"}
+        needed = process if model is ProcessSettings else {"service_token": "x"}
         read, untold = model(**needed), model.model_construct(**needed)
         differ = {
             name for name in model.model_fields if name != "consul" and _plain(read, name) != _plain(untold, name)
@@ -226,9 +227,8 @@ def test_every_service_gets_all_that_it_needs(name: str, tmp_path: Path, monkeyp
         address = settings.amqp_url.get_secret_value()
         assert address.startswith(f"amqp://{permissions.user_of(name)}:{secrets[f'AMQP_PASSWORD_{name.upper()}']}@")
         assert not settings.amqp_declare
-    assert not settings.service_token.get_secret_value(), "each has a key of its own instead"
     assert settings.identity(name).shown_to("auth").count(".") == 2 and settings.door(name)
-    whole: Any = documents.SETTINGS[name](service_token=settings.own_secret)
+    whole: Any = documents.SETTINGS[name](service_token=settings.service_key)
     if name == "auth":
         assert whole.key_secret and whole.secrets_key
     if name == "gateway":

@@ -19,6 +19,7 @@ from shared.adapters.consul import throwaway as consul
 from shared.adapters.postgres import throwaway as postgres
 from shared.adapters.rabbitmq import declare
 from shared.adapters.rabbitmq import throwaway as rabbitmq
+from shared.runtime.service_identity import SERVICES, made_key
 from tests import pacing
 from tests.system.processes import Ended, run, started
 
@@ -39,6 +40,8 @@ _SITE: Final = {
 }  # fmt: skip
 LOOK_S: Final = 0.1
 DEADLINE_S: Final = 60.0
+KEYS: Final = {service: made_key() for service in SERVICES}
+PUBLIC: Final = ",".join(f"{service}={public}" for service, (_, public) in KEYS.items())
 
 
 @dataclass
@@ -60,7 +63,8 @@ class Ground:
         sites = self.folder / "sites.yaml"
         sites.write_text(yaml.safe_dump(_in_file()))
         return {
-            "SERAI_SERVICE_TOKEN": "a token for tests", "SERAI_DATABASE_URL": self.database.url(name),
+            "SERAI_SERVICE_KEY": KEYS[service][0], "SERAI_SERVICE_KEYS": PUBLIC,
+            "SERAI_DATABASE_URL": self.database.url(name),
             "SERAI_AMQP_URL": self.broker.url, "SERAI_SITES": str(sites), "SERAI_AUTH_DEV_MODE": "true",
             "SERAI_PORT": str(next_free_port(19_000 + 10 * number)), "SERAI_LOG_LEVEL": "info",
         }  # fmt: skip

@@ -21,7 +21,7 @@ class World:
     def __init__(self, stack: contextlib.AsyncExitStack) -> None:
         self.happened: list[str] = []
         self.working = asyncio.Event()
-        told = ProcessSettings(service_token="hush", database_url="sqlite:///x")  # type: ignore[arg-type]  # as read
+        told = ProcessSettings(service_key="hush", service_keys="monitor=x", database_url="sqlite:///x")  # type: ignore[arg-type]  # as read
         door = Door("monitor")
         server = HttpServer(door, told.host, 0)
         server.stop = self.step("server stopped")  # type: ignore[method-assign]  # never started: no socket

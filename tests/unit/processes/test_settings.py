@@ -12,7 +12,7 @@ from shared.processes.settings import ProcessSettings, read_file, read_settings
 
 pytestmark = pytest.mark.fast
 
-NEEDED = {"service_token": "hush", "database_url": "sqlite:///x"}
+NEEDED = {"service_key": "hush", "service_keys": "auth=x", "database_url": "sqlite:///x"}
 GUIDE = Path(__file__).parents[3] / "docs"
 CONSUL = "http://127.0.0.1:8501"
 
@@ -89,7 +89,7 @@ def test_what_is_missing_is_named_as_the_environment_spells_it() -> None:
     told = refusal({})
     assert "SERAI_DATABASE_URL: Field required" in told
     assert "docs/settings.md" in told
-    assert "SERAI_SERVICE_KEY and SERAI_SERVICE_KEYS: needed" in refusal({"database_url": "sqlite:///x"})
+    assert "SERAI_SERVICE_KEY and SERAI_SERVICE_KEYS: both are needed" in refusal({"database_url": "sqlite:///x"})
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_the_place_within_a_list_is_told() -> None:
 
 
 def test_a_refusal_never_shows_a_value_that_may_be_a_secret() -> None:
-    assert "tell-nobody" not in refusal({"service_token": ["tell-nobody"], "database_url": "sqlite:///x"})
+    assert "tell-nobody" not in refusal(NEEDED | {"service_key": ["tell-nobody"]})
 
 
 # -- the file -----------------------------------------------------------------------------------------------------

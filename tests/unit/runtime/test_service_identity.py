@@ -144,28 +144,22 @@ def settings(**told: str) -> ProcessSettings:
     return ProcessSettings(**URL, **told)  # type: ignore[arg-type]  # as the environment says
 
 
-def test_services_change_from_the_shared_secret_to_keys_one_by_one() -> None:
-    """Secret; secret and keys; keys: at every step, whoever is a step behind or ahead is understood."""
-    own = {service: PAIRS[service][0] for service in SERVICES}
-    steps = [
-        lambda service: settings(service_token="hush"),
-        lambda service: settings(service_token="hush", service_key=own[service], service_keys=ALL),
-        lambda service: settings(service_key=own[service], service_keys=ALL),
-    ]
-    for one, other in [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 1), (2, 2)]:
-        shown = lowered(steps[one]("scheduler").identity("scheduler").headers("auth"))
-        assert steps[other]("auth").door("auth").who(shown, ["scheduler"]) in ("any", "scheduler"), (one, other)
-    last = steps[2]("auth").door("auth")
+def test_no_secret_that_all_share_opens_a_process() -> None:
+    """Whoever had one spoke for any service."""
+    door = settings(service_key=PAIRS["auth"][0], service_keys=ALL).door("auth")
     with pytest.raises(Refused, match="shows nothing"):
-        last.who(lowered(SharedSecret("hush").headers("auth")), SERVICES)
+        door.who(lowered(SharedSecret("hush").headers("auth")), SERVICES)
+    assert "service_token" not in ProcessSettings.model_fields
+    with pytest.raises(AssertionError):
+        Door("auth", KEYS, shared="hush")
 
 
 @pytest.mark.parametrize(
     ("told", "words"),
     [
         ({}, "serai-platform service-keys"),
-        ({"service_key": PAIRS["auth"][0]}, "give both"),
-        ({"service_token": "x", "service_keys": ALL}, "give both"),
+        ({"service_key": PAIRS["auth"][0]}, "both are needed"),
+        ({"service_keys": ALL}, "both are needed"),
     ],
 )
 def test_settings_that_let_nobody_in_are_refused_at_the_start(told: dict[str, str], words: str) -> None:
