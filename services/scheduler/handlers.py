@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from services.scheduler import speaking, store
+from services.scheduler import queue_store, queueing, speaking, store
 from services.scheduler.decisions import AttemptSeen, Call, CancelAsked, Registered, Reported, StopStray
 from services.scheduler.keeping import Keeper
 from services.scheduler.records import Job, Outcome
@@ -60,7 +60,9 @@ class Context:
 
 def submit_job(context: Context, unit: Unit, envelope: Envelope, command: SubmitJob) -> None:
     """A job enters the queue, once; a cancel that came before it is applied."""
-    if store.known(unit.connection, command.job_id):
+    precedence = queueing.precedence(command.spec.priority)
+    met = queue_store.arrival(unit.connection, command.job_id, precedence, command.owner)
+    if met.known:
         log.info("submitted_before", job_id=str(command.job_id), id=envelope.id)
         return
     denied = context.denial(envelope.id)
@@ -69,8 +71,8 @@ def submit_job(context: Context, unit: Unit, envelope: Envelope, command: Submit
         context.keeper.reject(unit, command, because(ReasonCode.AUTHORISATION_EXPIRED, message))
         return
     claims = context.claims(envelope.grant)
-    job = context.keeper.accept(unit, command, client=claims.client, token_id=claims.token_id)
-    cancelled_at = store.take_cancel(unit.connection, job)
+    job = context.keeper.accept(unit, command, met.turn, client=claims.client, token_id=claims.token_id)
+    cancelled_at = store.take_cancel(unit.connection, job) if met.cancelled else None
     if cancelled_at is not None:
         context.keeper.tell(unit, job, CancelAsked(cancelled_at))
 

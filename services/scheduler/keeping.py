@@ -5,10 +5,11 @@ nothing itself.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from services.scheduler import jobs, queue_store, queueing, store
+from services.scheduler import jobs, store
 from services.scheduler.deadlines import Graces
 from services.scheduler.decisions import (
     Call,
@@ -47,10 +48,8 @@ class Keeper:
         self._tracer = tracer
         self._rng = rng
 
-    def accept(self, unit: Unit, command: SubmitJob, *, client: str = "", token_id: str = "") -> Job:
+    def accept(self, unit: Unit, command: SubmitJob, turn: int, *, client: str = "", token_id: str = "") -> Job:
         """A new job enters the queue; `client` and `token_id` as its grant names them."""
-        precedence = queueing.precedence(command.spec.priority)
-        turn = queue_store.next_turn(unit.connection, precedence, command.owner)
         return self._insert(unit, jobs.submitted(command, turn, unit.now, client=client, token_id=token_id))
 
     def reject(self, unit: Unit, command: SubmitJob, reason: Reason) -> Job:
@@ -58,14 +57,22 @@ class Keeper:
         return self._insert(unit, jobs.rejected(command, reason, unit.now))
 
     def tell(self, unit: Unit, job: Job, told: Input) -> Job:
-        """Decide what follows from `told` and carry it out. Raises `store.Raced` when the job has changed."""
+        """Decide what follows from `told` and carry it out. The job was read in this transaction, or is `unchanged`."""
         decision = jobs.decide(job, told, unit.now, self._rules, self._rng.random())
         if decision.job != job:
-            store.save(unit.connection, job, decision.job, self.graces)
+            unit.at_end(store.save(unit.connection, job, decision.job, self.graces))
         for effect in decision.effects:
             self._carry_out(unit, decision.job, effect)
         self._wake(unit, job, decision.job)
         return decision.job
+
+    def unchanged(self, unit: Unit, read: Sequence[Job]) -> list[Job]:
+        """Those of the jobs, read before this transaction, that nobody has changed meanwhile."""
+        same = store.unchanged(unit.connection, read)
+        for job in read:
+            if job.id not in same:
+                log.info("overtaken", job_id=str(job.id))
+        return [job for job in read if job.id in same]
 
     def _insert(self, unit: Unit, decision: Decision) -> Job:
         store.insert_job(unit.connection, decision.job, self.graces)

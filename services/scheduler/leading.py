@@ -9,11 +9,10 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
-from services.scheduler import store
 from shared.errors import Conflict, Unavailable
 from shared.ports import Lease
 from shared.runtime import logs
-from shared.runtime.leases import holder_of
+from shared.runtime.leases import holder_of, under_lease
 from shared.runtime.transactions import Transactions, Unit
 
 log = logs.get("scheduler.leading")
@@ -47,8 +46,8 @@ class Leader:
             raise Conflict("this copy does not lead", code="lease_lost")
 
         def fenced(unit: Unit) -> T:
-            store.check_lease(unit.connection, lease)
-            return body(unit)
+            with under_lease(unit.connection, lease):
+                return body(unit)
 
         return await self._transactions.run(fenced, cause=cause)
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from services.scheduler import queue_store, rounds, store
+from services.scheduler import queue_store, rounds
 from services.scheduler.authorising import Authorising
 from services.scheduler.ceilings import InUse
 from services.scheduler.decisions import GaveUp, Input, Placed, Refusal, Waits
@@ -27,10 +27,7 @@ from services.scheduler.records import Job
 from services.scheduler.rounds import Answer, Choice, OwnShape, Plan, Question
 from shared.contracts.reasons import Reason, ReasonCode, because
 from shared.ports import Clock, Store
-from shared.runtime import logs
 from shared.runtime.transactions import Unit
-
-log = logs.get("scheduler.placing")
 
 _PAGE: Final = 64
 _PAGES: Final = 32
@@ -189,16 +186,12 @@ class Placer:
         )  # fmt: skip
 
     def _tell_all(self, unit: Unit, told: list[tuple[Job, Input]]) -> int:
-        """Each by compare-and-set: a job that was changed meanwhile (cancelled, say) is left for the next round."""
-        moved = 0
-        for job, what in told:
-            try:
-                self._keeper.tell(unit, job, what)
-            except store.Raced:
-                log.info("overtaken", job_id=str(job.id))
-            else:
-                moved += not isinstance(what, Waits)
-        return moved
+        """How many moved. A job that was changed meanwhile (cancelled, say) is left for the next round."""
+        inputs = {job.id: what for job, what in told}
+        same = self._keeper.unchanged(unit, [job for job, _ in told])
+        for job in same:
+            self._keeper.tell(unit, job, inputs[job.id])
+        return sum(not isinstance(inputs[job.id], Waits) for job in same)
 
     # -- telling why jobs wait ------------------------------------------------------------------------------------
 

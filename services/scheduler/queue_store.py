@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, delete, func, or_, select, tuple_, update
+from sqlalchemy import Connection, Select, bindparam, delete, exists, func, or_, select, tuple_, update
 
 from services.scheduler import rows
 from services.scheduler.ceilings import Amounts, InUse, Share
@@ -23,6 +23,7 @@ from shared.contracts.reasons import ReasonCode
 from shared.ids import JobId
 from shared.job import JobState
 from shared.runtime.clock import micros
+from shared.runtime.sql import in_places, places, size_for
 from shared.site import SiteCapacity
 
 QUEUED: Final = JobState.QUEUED.value
@@ -50,11 +51,22 @@ class Waiting:
 # -- the queue ----------------------------------------------------------------------------------------------------
 
 
-def next_turn(connection: Connection, precedence: int, owner: Principal) -> int:
-    """The turn of a new job of this owner."""
-    given = {"of_precedence": precedence, "of_issuer": owner.issuer, "of_subject": owner.subject}
-    first, last = connection.execute(_TURNS, given).one()
-    return turn_of(first, last)
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What a submission meets: whether its job is known, the turn of a new one, whether a cancel came before it."""
+
+    known: bool
+    turn: int
+    cancelled: bool
+
+
+def arrival(connection: Connection, job_id: JobId, precedence: int, owner: Principal) -> Arrival:
+    """In one statement: whatever else is asked is another wait for the database, for each job that comes."""
+    given = {
+        "job_id": str(job_id), "of_precedence": precedence, "of_issuer": owner.issuer, "of_subject": owner.subject,
+    }  # fmt: skip
+    known, first, last, cancelled = connection.execute(_ARRIVAL, given).one()
+    return Arrival(known, turn_of(first, last), cancelled)
 
 
 _FIRST_TURN: Final = select(func.min(jobs.c.turn)).where(
@@ -66,7 +78,12 @@ _LAST_OWN: Final = select(func.max(jobs.c.turn)).where(
     jobs.c.owner_subject == bindparam("of_subject"),
     jobs.c.owner_issuer == bindparam("of_issuer"),
 )
-_TURNS: Final = select(_FIRST_TURN.scalar_subquery().label("first"), _LAST_OWN.scalar_subquery().label("last_own"))
+_KNOWN: Final = exists().where(jobs.c.id == bindparam("job_id"))
+_CANCELLED: Final = exists().where(cancels_waiting.c.job_id == bindparam("job_id"))
+_ARRIVAL: Final = select(
+    _KNOWN.label("known"), _FIRST_TURN.scalar_subquery().label("first"), _LAST_OWN.scalar_subquery().label("last_own"),
+    _CANCELLED.label("cancelled"),
+)  # fmt: skip
 
 
 def page(
@@ -74,21 +91,25 @@ def page(
     held: Iterable[OwnShape] = (),
 ) -> list[Waiting]:  # fmt: skip
     """The queue in order, behind `after`, leaving out back-offs, the shapes in `without` and of one owner in `held`."""
-    query, shapes, owners = _QUEUE, list(without), list(held)
-    if shapes:
-        query = query.where(jobs.c.shape.not_in(shapes))
+    shapes, owners = list(without), list(held)
+    query = _queue(size_for(len(shapes)), behind=after is not None)
     if owners:
         query = query.where(tuple_(jobs.c.owner_issuer, jobs.c.owner_subject, jobs.c.shape).not_in(owners))
+    given = {"now": micros(now), "most": most, **in_places("shape", shapes)}
     if after is not None:
-        query = query.where(tuple_(*_KEY) > tuple_(*after))
-    return [_waiting(row) for row in connection.execute(query, {"now": micros(now), "most": most}).mappings()]
+        given |= {"of_precedence": after.precedence, "of_turn": after.turn, "of_id": after.job_id}
+    return [_waiting(row) for row in connection.execute(query, given).mappings()]
 
 
-_QUEUE: Final = (
-    WITH_ATTEMPT.where(jobs.c.state == QUEUED, jobs.c.not_before <= bindparam("now"))
-    .order_by(*_KEY)
-    .limit(bindparam("most"))
-)
+@lru_cache(maxsize=32)
+def _queue(shapes: int, *, behind: bool) -> Select[Any]:
+    """Without so many shapes; `behind` a place in the queue. Built once: a round is taken for each new job."""
+    query = WITH_ATTEMPT.where(jobs.c.state == QUEUED, jobs.c.not_before <= bindparam("now"))
+    if shapes:
+        query = query.where(jobs.c.shape.not_in(places("shape", shapes)))
+    if behind:
+        query = query.where(tuple_(*_KEY) > tuple_(*map(bindparam, ("of_precedence", "of_turn", "of_id"))))
+    return query.order_by(*_KEY).limit(bindparam("most"))
 
 
 def untold(connection: Connection, now: datetime, before: datetime, most: int) -> list[Waiting]:

@@ -8,7 +8,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from services.scheduler import queue_store, store, suspending
+from services.scheduler import queue_store, suspending
 from services.scheduler.decisions import Suspended
 from services.scheduler.keeping import Keeper
 from services.scheduler.leading import Leader
@@ -81,9 +81,8 @@ class Stopper:
             after = str(running[-1].id)
 
     def _stop(self, unit: Unit, found: list[tuple[Job, Reason]]) -> None:
-        for job, why in found:
+        reasons = {job.id: why for job, why in found}
+        for job in self._keeper.unchanged(unit, [job for job, _ in found]):
+            why = reasons[job.id]
             log.warning("stopped_for_suspension", job_id=str(job.id), attempt=job.number, why=why.message)
-            try:
-                self._keeper.tell(unit, job, Suspended(why))
-            except store.Raced:
-                log.info("overtaken", job_id=str(job.id))
+            self._keeper.tell(unit, job, Suspended(why))

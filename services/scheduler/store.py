@@ -4,13 +4,14 @@ Bodies of `Store.transact` and `Store.read` call these; a save is a compare-and-
 sequence number is never given twice.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, Table, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Select, Table, bindparam, delete, insert, select, update
 
 from services.scheduler import rows, tables
 from services.scheduler.deadlines import Graces
@@ -21,10 +22,9 @@ from shared.contracts.commands import CancelJob, Principal
 from shared.errors import Unavailable
 from shared.ids import JobId
 from shared.runtime.clock import micros, moment
-from shared.runtime.leases import check_lease
-from shared.runtime.sql import insert_or_ignore, upsert
+from shared.runtime.sql import in_places, insert_missing, places, size_for, upsert
 
-__all__ = ["TABLES", "check_lease", "metadata", "runtime", "tables"]
+__all__ = ["TABLES", "metadata", "runtime", "tables"]
 
 WITH_ATTEMPT: Final = select(jobs, *(column.label(f"a_{column.name}") for column in attempts.columns)).select_from(
     jobs.outerjoin(attempts, (attempts.c.job_id == jobs.c.id) & (attempts.c.number == jobs.c.attempt))
@@ -100,15 +100,35 @@ def insert_job(connection: Connection, job: Job, graces: Graces) -> None:
     connection.execute(_INSERT, values | {"revision": FIRST_REVISION})
 
 
-def save(connection: Connection, before: Job, after: Job, graces: Graces) -> None:
-    """Write what changed. Raises Raced when the job is not as it was in `before`."""
+def save(connection: Connection, before: Job, after: Job, graces: Graces) -> Callable[[], None]:
+    """Write what changed. What is given back is called before the transaction ends: it raises Raced when the job was
+    not as in `before`. Later, because on PostgreSQL the outcome of a write comes with the next answer.
+    """
     moved = rows.moving_columns(after, graces) | {"revision": before.revision + 1}
     values = {f"new_{name}": value for name, value in moved.items()}
     saved = connection.execute(_SAVE, {"of_job": str(before.id), "was": before.revision, **values})
-    if saved.rowcount != 1:
-        raise Raced(f"job {before.id} was changed by another copy of the service", code="raced")
     if after.attempt is not None and after.attempt != before.attempt:
         _save_attempt(connection, before, after.id, after.attempt)
+
+    def check() -> None:
+        if saved.rowcount != 1:
+            raise Raced(f"job {before.id} was changed by another copy of the service", code="raced")
+
+    return check
+
+
+def unchanged(connection: Connection, read: Sequence[Job]) -> frozenset[JobId]:
+    """Which of these jobs, read before this transaction, are still as they were."""
+    if not read:
+        return frozenset()
+    found = connection.execute(_revisions(size_for(len(read))), in_places("id", [str(job.id) for job in read]))
+    revisions = {row.id: row.revision for row in found}
+    return frozenset(job.id for job in read if revisions.get(str(job.id)) == job.revision)
+
+
+@lru_cache(maxsize=16)
+def _revisions(size: int) -> Select[Any]:
+    return select(jobs.c.id, jobs.c.revision).where(jobs.c.id.in_(places("id", size)))
 
 
 def _save_attempt(connection: Connection, before: Job, job_id: JobId, attempt: Attempt) -> None:
@@ -163,7 +183,7 @@ def owe(
         "job_id": str(job_id), "number": number, "call": call.value, "cluster": cluster, "namespace": namespace,
         "due_at": micros(now), "owed_since": micros(now), "tries": 0, "last_error": None,
     }  # fmt: skip
-    insert_or_ignore(connection, owed, row)
+    insert_missing(connection, owed, row)
 
 
 def drop_owed(connection: Connection, job_id: JobId, number: int, call: Call) -> None:
@@ -243,7 +263,7 @@ def keep_cancel(connection: Connection, command: CancelJob, own: Principal | Non
         "own_subject": own.subject if own else None, "requested_at": micros(command.requested_at),
         "kept_at": micros(now),
     }  # fmt: skip
-    insert_or_ignore(connection, cancels_waiting, row)
+    insert_missing(connection, cancels_waiting, row)
 
 
 def take_cancel(connection: Connection, job: Job) -> datetime | None:

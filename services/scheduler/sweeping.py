@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from services.scheduler import deadlines, placement, queue_store, store
+from services.scheduler import deadlines, placement, queue_store
 from services.scheduler.deadlines import Deadline
 from services.scheduler.decisions import Passed
 from services.scheduler.keeping import Keeper
@@ -77,11 +77,8 @@ class Sweeper:
         return len(due)
 
     def _pass_all(self, unit: Unit, due: list[Job], snapshot: Snapshot, records: Records) -> None:
-        for job in due:
-            try:
-                self._pass(unit, job, snapshot, records)
-            except store.Raced:
-                log.info("overtaken", job_id=str(job.id))
+        for job in self._keeper.unchanged(unit, due):
+            self._pass(unit, job, snapshot, records)
 
     def _pass(self, unit: Unit, job: Job, snapshot: Snapshot, records: Records) -> None:
         """What is due now; a deadline that cannot be believed without news of the site is looked at again later."""
@@ -134,8 +131,5 @@ class Sweeper:
             after = str(at_site[-1].id)
 
     def _lose(self, unit: Unit, at_site: list[Job]) -> None:
-        for job in at_site:
-            try:
-                self._keeper.tell(unit, job, Passed(Deadline.SITE_GRACE))
-            except store.Raced:
-                log.info("overtaken", job_id=str(job.id))
+        for job in self._keeper.unchanged(unit, at_site):
+            self._keeper.tell(unit, job, Passed(Deadline.SITE_GRACE))

@@ -1,13 +1,17 @@
 """The one place that takes messages from a queue, and the only one that settles them.
 
 Each message is decoded, checked, and handled in one transaction together with its inbox row; it is acknowledged only
-when that is durable. What comes in twice is recognised by its id and changes nothing.
+when that is durable. What comes in twice is recognised by its id and changes nothing. Messages that come while others
+are being handled share the next transaction: each of them alone would wait for the store several times.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, Final
+
+from sqlalchemy import Select, Table, bindparam, select
 
 from shared.contracts import codec
 from shared.contracts.envelope import Envelope, Message
@@ -17,7 +21,7 @@ from shared.ports import Delivery, MessageBus
 from shared.runtime import logs
 from shared.runtime.clock import micros
 from shared.runtime.retrying import Backoff
-from shared.runtime.sql import insert_or_ignore
+from shared.runtime.sql import in_places, insert_missing, places, size_for
 from shared.runtime.transactions import Transactions, Unit
 
 Handler = Callable[[Unit, Envelope, Any], None]
@@ -29,6 +33,8 @@ Authorise = Callable[[Message], Awaitable[None]]
 OnDeadLetter = Callable[[Unit, Message, str], None]
 """What a service does about a message that is set aside (e.g. end its job)."""
 
+TOGETHER: Final = 16
+"""Messages handled in one transaction at most: its body holds up whatever else the process does."""
 DEATHS: Final = 10
 """How many deaths beyond its attempts a message may cause, or look like causing, before it is set aside unhandled."""
 
@@ -52,8 +58,8 @@ class Consumer:
         self._bus = bus
         self._queue = queue
         self._transactions = transactions
-        self._handlers = handlers
         self._prefetch = prefetch
+        self._together = _Together(queue.name, transactions, handlers)
         self._authorise = authorise
         self._on_dead_letter = on_dead_letter
 
@@ -118,17 +124,12 @@ class Consumer:
                 decoded = codec.decode(message)
                 if self._authorise is not None:
                     await self._authorise(message)
-                await self._transactions.run(partial(self._once, decoded), cause=decoded.envelope.id)
+                await self._together.handle(decoded)
                 return
             except Unavailable as away:
                 pause = backoff.next_s()
                 log.warning("held_back", queue=self._queue.name, id=message.id, culprit=away.what, again_in_s=pause)
                 await asyncio.sleep(pause)
-
-    def _once(self, decoded: codec.Decoded, unit: Unit) -> None:
-        row = {"consumer": self._queue.name, "id": decoded.envelope.id, "received_at": micros(unit.now)}
-        if insert_or_ignore(unit.connection, self._transactions.tables.inbox, row):
-            self._handlers[type(decoded.content)](unit, decoded.envelope, decoded.content)
 
     async def _set_aside(self, delivery: Delivery, reason: str) -> None:
         message = delivery.message
@@ -137,3 +138,89 @@ class Consumer:
         if told is not None:
             await self._transactions.run(lambda unit: told(unit, message, reason), cause=message.id)
         await delivery.dead_letter(reason)
+
+
+# -- many in one transaction --------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A message that waits to be handled, and what came of it."""
+
+    decoded: codec.Decoded
+    handled: bool = False
+    error: Exception | None = None
+
+
+class _Together:
+    """The transactions of one queue's messages, one after another: the message whose turn it is takes others along."""
+
+    def __init__(self, queue: str, transactions: Transactions, handlers: Mapping[type, Handler]) -> None:
+        self._queue = queue
+        self._transactions = transactions
+        self._handlers = handlers
+        self._inbox = transactions.tables.inbox
+        self._waiting: list[_Waiting] = []
+        self._turn = asyncio.Lock()
+
+    async def handle(self, decoded: codec.Decoded) -> None:
+        """Return when it is durable. Raises what its own handler raised, or Unavailable with the store."""
+        mine = _Waiting(decoded)
+        self._waiting.append(mine)
+        try:
+            async with self._turn:
+                if not mine.handled:
+                    await self._handle([mine, *self._others(mine)])
+        finally:
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+        if mine.error is not None:
+            raise mine.error
+
+    def _others(self, mine: _Waiting) -> list[_Waiting]:
+        return [one for one in self._waiting if one is not mine][: TOGETHER - 1]
+
+    async def _handle(self, batch: list[_Waiting]) -> None:
+        """In one transaction; where that fails, each in one of its own, so that a message harms only itself."""
+        try:
+            await self._in_one(batch)
+        except Exception as error:
+            if len(batch) > 1:
+                await asyncio.gather(*(self._alone(one) for one in batch))
+            else:
+                batch[0].error = error
+        for one in batch:
+            one.handled = True
+            if one in self._waiting:
+                self._waiting.remove(one)
+
+    async def _alone(self, one: _Waiting) -> None:
+        try:
+            await self._in_one([one])
+        except Exception as error:
+            one.error = error
+
+    async def _in_one(self, batch: list[_Waiting]) -> None:
+        new: set[str] = set()
+        bodies = [(partial(self._once, one.decoded, new), one.decoded.envelope.id) for one in batch]
+        await self._transactions.run_all([(partial(self._note, batch, new), ""), *bodies])
+
+    def _note(self, batch: list[_Waiting], new: set[str], unit: Unit) -> None:
+        """Which of them are new; they are not any more."""
+        ids = [one.decoded.envelope.id for one in batch]
+        asked = {"consumer": self._queue, **in_places("id", ids)}
+        found = unit.connection.execute(_seen(self._inbox, size_for(len(ids))), asked)
+        new.clear()
+        new.update(set(ids).difference(row[0] for row in found))
+        rows = [{"consumer": self._queue, "id": id, "received_at": micros(unit.now)} for id in sorted(new)]
+        insert_missing(unit.connection, self._inbox, rows)
+
+    def _once(self, decoded: codec.Decoded, new: set[str], unit: Unit) -> None:
+        if decoded.envelope.id in new:
+            new.discard(decoded.envelope.id)
+            self._handlers[type(decoded.content)](unit, decoded.envelope, decoded.content)
+
+
+@lru_cache(maxsize=32)
+def _seen(inbox: Table, size: int) -> Select[Any]:
+    return select(inbox.c.id).where(inbox.c.consumer == bindparam("consumer"), inbox.c.id.in_(places("id", size)))

@@ -1,4 +1,5 @@
-"""What SQLite and PostgreSQL spell alike but SQLAlchemy Core has no common word for: two statements, and asking ahead.
+"""What SQLite and PostgreSQL spell alike but SQLAlchemy Core has no common word for: two statements, asking ahead, and
+lists of values in statements that are built once.
 
 Used by services' `store.py` and by the runtime inside `Store.transact`. Everything else is plain Core.
 """
@@ -7,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table
+from sqlalchemy import BindParameter, Connection, Select, Table, bindparam
 from sqlalchemy.dialects import postgresql, sqlite
 
 Row = Mapping[str, object]
@@ -38,6 +39,13 @@ def insert_or_ignore(connection: Connection, table: Table, values: Row | Sequenc
     return connection.execute(_ignoring(table, connection.dialect.name), _parameters(rows)).rowcount > 0
 
 
+def insert_missing(connection: Connection, table: Table, values: Row | Sequence[Row]) -> None:
+    """The same where nobody wants to know what was new: on PostgreSQL the answer is not waited for."""
+    rows = [values] if isinstance(values, Mapping) else values
+    if rows:
+        connection.execute(_ignoring(table, connection.dialect.name), _parameters(rows))
+
+
 def upsert(connection: Connection, table: Table, values: Row | Sequence[Row], keys: Sequence[str]) -> None:
     """Insert one row or many; where `keys` (a unique key) clash, overwrite the other columns that were given.
 
@@ -48,6 +56,25 @@ def upsert(connection: Connection, table: Table, values: Row | Sequence[Row], ke
         return
     statement = _overwriting(table, connection.dialect.name, tuple(keys), tuple(rows[0]))
     connection.execute(statement, _parameters(rows))
+
+
+# -- lists of values ----------------------------------------------------------------------------------------------
+
+
+def size_for(count: int) -> int:
+    """Of a list in a statement that is built once: the next power of two. 0 for an empty one."""
+    return 1 << (count - 1).bit_length() if count else 0
+
+
+def places(name: str, size: int) -> list[BindParameter[Any]]:
+    """So many parameters for `IN`, as `column.in_(places("id", size))`; `in_places` gives their values."""
+    return [bindparam(f"{name}_{place}") for place in range(size)]
+
+
+def in_places(name: str, values: Sequence[Any]) -> dict[str, Any]:
+    """The values of a list, the last one repeated up to its size."""
+    last = len(values) - 1
+    return {f"{name}_{place}": values[min(place, last)] for place in range(size_for(len(values)))}
 
 
 def _parameters(rows: Sequence[Row]) -> dict[str, object] | list[dict[str, object]]:

@@ -45,9 +45,8 @@ class Unit:
     outgoing: list[dict[str, object]] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     """Those of `outgoing`, as they will be published."""
-    last: Callable[[], Sequence[Any]] | None = None
-    """Asked for the position of the last one in the outbox; None = nobody has asked."""
     callbacks: list[Callable[[], None]] = field(default_factory=list)
+    checks: list[Callable[[], None]] = field(default_factory=list)
 
     def emit(self, event: Event) -> None:
         """Publish an event along all of its routes."""
@@ -63,9 +62,22 @@ class Unit:
         self.outgoing.append(_row(message, self.now, series))
         self.messages.append(message)
 
+    def at_end(self, check: Callable[[], None]) -> None:
+        """Call when the body is done: it raises where a write of the body did not do what it should have done."""
+        self.checks.append(check)
+
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Call on the event loop once the transaction is durable; not called when it is rolled back."""
         self.callbacks.append(callback)
+
+
+@dataclass(slots=True)
+class _Done:
+    """What one transaction has done."""
+
+    units: list[Unit] = field(default_factory=list)
+    last: Callable[[], Sequence[Any]] | None = None
+    """Asked for the position of its last message in the outbox; None = nobody has asked."""
 
 
 class Tail:
@@ -128,33 +140,54 @@ class Transactions:
 
         An exception of the body rolls everything back, messages included. Raises Unavailable with the store.
         """
-        made: list[Unit] = []
+        return (await self.run_all([(body, cause)]))[0]
 
-        def inside(connection: Connection) -> T:
-            unit = Unit(connection, self.clock(), cause, self._source, self.tables)
-            result = body(unit)
-            if unit.outgoing:
-                connection.execute(self._insert, unit.outgoing)
-                if self._under_way <= FEW:
-                    unit.last = asked(connection, self._last)
-            made[:] = [unit]
-            return result
+    async def run_all(self, bodies: Sequence[tuple[Callable[[Unit], T], str]]) -> list[T]:
+        """Run bodies, each with its cause, one after another in one transaction; what each gave, in their order.
+
+        An exception of one rolls all of them back.
+        """
+        done = _Done()
+
+        def inside(connection: Connection) -> list[T]:
+            now = self.clock()
+            units = [Unit(connection, now, cause, self._source, self.tables) for _, cause in bodies]
+            results = [body(unit) for (body, _), unit in zip(bodies, units, strict=True)]
+            done.units, done.last = units, self._written(connection, units)
+            return results
 
         self._under_way += 1
         try:
-            result = await self.store.transact(inside)
+            results = await self.store.transact(inside)
         finally:
             self._under_way -= 1
-        if made[0].outgoing:
-            self._tell_relay(made[0])
-        for callback in made[0].callbacks:
-            callback()
-        return result
+        self._tell_relay(done)
+        for unit in done.units:
+            for callback in unit.callbacks:
+                callback()
+        return results
 
-    def _tell_relay(self, unit: Unit) -> None:
-        if unit.last is not None:
-            ((last,),) = unit.last()
-            self.tail.add(last, unit.messages)
+    def _written(self, connection: Connection, units: Sequence[Unit]) -> Callable[[], Sequence[Any]] | None:
+        """Write what the bodies emitted, and check what they wrote, with one wait for all. The position of the last
+        message, asked for; None = there is none, or nobody has asked.
+        """
+        last, outgoing = None, [row for unit in units for row in unit.outgoing]
+        if outgoing:
+            connection.execute(self._insert, outgoing)
+            if self._under_way <= FEW:
+                last = asked(connection, self._last)
+        for unit in units:
+            for check in unit.checks:
+                check()
+        return last
+
+    def _tell_relay(self, done: "_Done") -> None:
+        messages = [message for unit in done.units for message in unit.messages]
+        if not messages:
+            return
+        if done.last is not None:
+            ((last,),) = done.last()
+            self.tail.add(last, messages)
         else:
             self.tail.incomplete = True
         self.outbox_written.set()

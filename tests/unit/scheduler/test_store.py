@@ -10,6 +10,7 @@ from services.scheduler import queue_store, store, wiring
 from services.scheduler.ceilings import Amounts
 from services.scheduler.deadlines import Deadline, Graces
 from services.scheduler.decisions import Call, CancelAsked, Passed
+from services.scheduler.queue_store import Arrival
 from services.scheduler.queueing import QueueKey
 from services.scheduler.records import Job
 from shared.contracts.commands import CancelJob
@@ -55,8 +56,12 @@ async def test_a_job_comes_back_as_it_was_saved(kept: Store, told: int) -> None:
     await insert(kept, history.job)
     before = await load(kept, history.job)
     history.tell(*things[:told])
-    await kept.transact(lambda c: store.save(c, before, history.job, GRACES))
+    await save(kept, before, history.job)
     assert await load(kept, history.job) == replace(history.job, revision=2)
+
+
+async def save(kept: Store, before: Job, after: Job) -> None:
+    await kept.transact(lambda c: store.save(c, before, after, GRACES)())
 
 
 async def test_a_save_over_somebody_elses_is_refused(kept: Store) -> None:
@@ -64,10 +69,21 @@ async def test_a_save_over_somebody_elses_is_refused(kept: Store) -> None:
     await insert(kept, history.job)
     before = await load(kept, history.job)
     history.tell(placed())
-    await kept.transact(lambda c: store.save(c, before, history.job, GRACES))
+    await save(kept, before, history.job)
     with pytest.raises(store.Raced):
-        await kept.transact(lambda c: store.save(c, before, History().tell(CancelAsked(NOON)).job, GRACES))
+        await save(kept, before, History().tell(CancelAsked(NOON)).job)
     assert (await load(kept, history.job)).state == "placed"
+
+
+async def test_what_was_read_before_is_known_by_whether_somebody_has_saved_it_since(kept: Store) -> None:
+    histories = [History(number=number) for number in range(1, 6)]
+    await insert(kept, *(history.job for history in histories))
+    read = [await load(kept, history.job) for history in histories]
+    await save(kept, read[2], histories[2].tell(placed()).job)
+    await kept.transact(lambda c: queue_store.look_again(c, read[3].id, later(5)))
+    same = await kept.read(lambda c: store.unchanged(c, [*read, History(number=9).job]))
+    assert same == {job.id for job in read} - {read[2].id}
+    assert await kept.read(lambda c: store.unchanged(c, [])) == frozenset()
 
 
 async def test_the_queue_comes_by_priority_then_turn(kept: Store) -> None:
@@ -129,11 +145,12 @@ async def test_a_job_that_backs_off_is_left_out_until_its_time(kept: Store) -> N
 
 async def test_turns_are_given_by_owner(kept: Store) -> None:
     for number in (1, 2, 3):
-        turn = await kept.read(lambda c: queue_store.next_turn(c, 50, ALICE))
-        assert turn == number - 1
-        await insert(kept, replace(History(number=number).job, turn=turn))
-    assert await kept.read(lambda c: queue_store.next_turn(c, 50, BOB)) == 0
-    assert await kept.read(lambda c: queue_store.next_turn(c, 10, ALICE)) == 0
+        met = await kept.read(lambda c, n=number: queue_store.arrival(c, job_id(n), 50, ALICE))  # type: ignore[misc]
+        assert met == Arrival(known=False, turn=number - 1, cancelled=False)
+        await insert(kept, replace(History(number=number).job, turn=met.turn))
+    assert (await kept.read(lambda c: queue_store.arrival(c, job_id(4), 50, BOB))).turn == 0
+    assert (await kept.read(lambda c: queue_store.arrival(c, job_id(4), 10, ALICE))).turn == 0
+    assert (await kept.read(lambda c: queue_store.arrival(c, job_id(3), 50, ALICE))).known
 
 
 async def test_only_waiting_reasons_count_as_told(kept: Store) -> None:
