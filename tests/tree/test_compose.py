@@ -61,6 +61,19 @@ def short(file: Path) -> str:
     return str(file.relative_to(HERE))
 
 
+def make_secrets(folder: Path) -> dict[str, str]:
+    subprocess.run(["sh", HERE / "make-secrets", folder], check=True, capture_output=True)
+    return secrets_of(folder / ".env")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make-secrets` leaves in an empty folder."""
+    folder = tmp_path_factory.mktemp("made")
+    make_secrets(folder)
+    return folder
+
+
 # -- files --------------------------------------------------------------------------------------------------------
 
 
@@ -75,12 +88,11 @@ def test_every_json_file_loads(file: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
-def test_every_file_that_is_mounted_is_there_or_made_by_make_secrets(name: str, tmp_path: Path) -> None:
-    made_secrets(tmp_path)
+def test_every_file_that_is_mounted_is_there_or_made_by_make_secrets(name: str, made: Path) -> None:
     for mount in SERVICES[name].get("volumes", []):
         source = mount.split(":")[0]
         if source.startswith("."):
-            assert (HERE / source).exists() or (tmp_path / source).exists(), mount
+            assert (HERE / source).exists() or (made / source).exists(), mount
             assert mount.endswith(":ro"), mount
         else:
             assert source in COMPOSE["volumes"], mount
@@ -210,8 +222,8 @@ def _plain(settings: Any, name: str) -> object:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_every_service_gets_all_that_it_needs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    secrets = made_secrets(tmp_path)
+def test_every_service_gets_all_that_it_needs(name: str, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = secrets_of(made / ".env")
     given = {key: filled(str(value), secrets) for key, value in SERVICES[name]["environment"].items()}
     for key, value in given.items():
         monkeypatch.setenv(key, value)
@@ -244,14 +256,17 @@ def test_the_brokers_users_are_those_of_the_routes() -> None:
     assert asked is not None and set(asked[1].split()) == wanted | {permissions.SUBSCRIBERS.removeprefix("serai-")}
 
 
-def test_the_definitions_of_both_virtual_hosts_are_written_where_the_broker_reads_them(tmp_path: Path) -> None:
-    passwords = {name: value for name, value in made_secrets(tmp_path).items() if name.startswith("AMQP_PASSWORD_")}
+def test_the_definitions_of_both_virtual_hosts_are_written_where_the_broker_reads_them(
+    made: Path, tmp_path: Path
+) -> None:
+    secrets = secrets_of(made / ".env")
+    passwords = {name: value for name, value in secrets.items() if name.startswith("AMQP_PASSWORD_")}
     here = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DEFINITIONS": str(tmp_path)}
     subprocess.run([HERE / "rabbitmq" / "make-definitions"], env=here | passwords, check=True, timeout=60)
-    made = [orjson.loads((tmp_path / f"{name}.json").read_bytes()) for name in ("platform", "subscribers")]
-    assert [each["vhosts"] for each in made] == [[{"name": "serai"}], [{"name": "public"}]]
-    names = [user["name"] for each in made for user in each["users"]]
-    assert len(names) == len(passwords) and made[1]["users"][0]["name"] == permissions.SUBSCRIBERS
+    written = [orjson.loads((tmp_path / f"{name}.json").read_bytes()) for name in ("platform", "subscribers")]
+    assert [each["vhosts"] for each in written] == [[{"name": "serai"}], [{"name": "public"}]]
+    names = [user["name"] for each in written for user in each["users"]]
+    assert len(names) == len(passwords) and written[1]["users"][0]["name"] == permissions.SUBSCRIBERS
     (folder,) = re.findall(r"^load_definitions = (.+)$", (HERE / "rabbitmq" / "rabbitmq.conf").read_text(), re.M)
     assert f"definitions:{folder}:ro" in SERVICES["rabbitmq"]["volumes"]
 
@@ -280,11 +295,6 @@ def test_the_example_site_has_the_namespace_of_its_vo() -> None:
 # -- secrets ------------------------------------------------------------------------------------------------------
 
 
-def made_secrets(folder: Path) -> dict[str, str]:
-    subprocess.run(["sh", HERE / "make-secrets", folder], check=True, capture_output=True)
-    return secrets_of(folder / ".env")
-
-
 def test_no_secret_has_a_value_here() -> None:
     kept = secrets_of(HERE / "example.secrets.env")
     assert {name for name, value in kept.items() if value} == {"PUBLISH", "IMAGE"}
@@ -300,28 +310,27 @@ def test_every_value_that_compose_asks_for_is_made_and_every_made_one_is_used() 
     assert asked == set(secrets_of(HERE / "example.secrets.env"))
 
 
-def test_made_secrets_are_long_differ_and_fit_into_addresses(tmp_path: Path) -> None:
-    made = made_secrets(tmp_path)
-    secret = [value for name, value in made.items() if name not in ("PUBLISH", "IMAGE", "SERVICE_KEYS")]
+def test_made_secrets_are_long_differ_and_fit_into_addresses(made: Path) -> None:
+    secrets = secrets_of(made / ".env")
+    secret = [value for name, value in secrets.items() if name not in ("PUBLISH", "IMAGE", "SERVICE_KEYS")]
     assert len(set(secret)) == len(secret)
     assert all(re.fullmatch(r"[0-9A-Za-z_-]{36,}", value) for value in secret)
-    assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
+    assert (made / ".env").stat().st_mode & 0o077 == 0
 
 
-def test_the_services_keys_belong_together(tmp_path: Path) -> None:
-    made = made_secrets(tmp_path)
-    known = public_keys(made["SERVICE_KEYS"])
+def test_the_services_keys_belong_together(made: Path) -> None:
+    secrets = secrets_of(made / ".env")
+    known = public_keys(secrets["SERVICE_KEYS"])
     assert set(known) == set(OURS)
     for name in OURS:
-        own = private_key(made[f"SERVICE_KEY_{name.upper()}"])
+        own = private_key(secrets[f"SERVICE_KEY_{name.upper()}"])
         assert [key.as_dict(private=False)["x"] for key in known[name]] == [own.as_dict(private=False)["x"]]
 
 
-def test_making_secrets_again_keeps_what_is_there_and_adds_what_is_missing(tmp_path: Path) -> None:
-    first = made_secrets(tmp_path)
-    text = (tmp_path / ".env").read_text()
+def test_making_secrets_again_keeps_what_is_there_and_adds_what_is_missing(made: Path, tmp_path: Path) -> None:
+    first, text = secrets_of(made / ".env"), (made / ".env").read_text()
     (tmp_path / ".env").write_text(text.replace(f"AUTH_KEY_SECRET={first['AUTH_KEY_SECRET']}\n", ""))
-    again = made_secrets(tmp_path)
+    again = make_secrets(tmp_path)
     assert again["AUTH_KEY_SECRET"] != first["AUTH_KEY_SECRET"]
     assert again | {"AUTH_KEY_SECRET": ""} == first | {"AUTH_KEY_SECRET": ""}
 
@@ -438,7 +447,7 @@ def test_docker_compose_takes_the_files(tmp_path: Path) -> None:
     if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, timeout=30).returncode:
         pytest.skip("there is no `docker compose` on PATH")
     shutil.copytree(HERE, tmp_path / "compose")
-    made_secrets(tmp_path / "compose")
+    make_secrets(tmp_path / "compose")
     command = [docker, "compose", "-f", "compose.yaml", "-f", "published.yaml", "--profile", "*", "config", "--quiet"]
     told = subprocess.run(command, cwd=tmp_path / "compose", capture_output=True, text=True, timeout=60)
     assert told.returncode == 0, told.stderr

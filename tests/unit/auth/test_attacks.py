@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
+import pytest_asyncio
 from joserfc import jws
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
@@ -16,22 +17,28 @@ from services.auth.demo_users import BIO, CLIMATE
 from tests.builders import NOON
 from tests.unit.auth.world import URL, Auth, FakeIssuer, auth, ec_key, entitlement, signed, trusted
 
-pytestmark = pytest.mark.fast
+pytestmark = [pytest.mark.fast, pytest.mark.asyncio(loop_scope="module")]
 RSA = RSAKey.import_key({**RSAKey.generate_key(2048).as_dict(private=True), "kid": "rsa"})
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def issuer() -> FakeIssuer:
     return FakeIssuer(keys=[ec_key("first"), RSA])
 
 
-@pytest.fixture
-async def running(tmp_path: Path, issuer: FakeIssuer) -> AsyncIterator[Auth]:
-    async with auth(tmp_path, issuer) as made:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def attacked(tmp_path_factory: pytest.TempPathFactory, issuer: FakeIssuer) -> AsyncIterator[Auth]:
+    """One auth for all attacks: none may leave a trace that another would meet."""
+    async with auth(tmp_path_factory.mktemp("attacked"), issuer) as made:
         assert await made.code(issuer.token()) == ""
         yield made
-        assert issuer.fetches == 1
-        assert await made.code(issuer.token()) == "", "a good user is still served after the attack"
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def running(attacked: Auth, issuer: FakeIssuer) -> AsyncIterator[Auth]:
+    yield attacked
+    assert issuer.fetches == 1
+    assert await attacked.code(issuer.token()) == "", "a good user is still served after the attack"
 
 
 def segment(value: Any) -> str:
@@ -184,12 +191,14 @@ async def test_times(running: Auth, issuer: FakeIssuer, changed: dict[str, Any],
     assert await running.code(issuer.token(**(before | changed))) == code
 
 
-async def test_a_token_ends_at_its_second_although_its_context_is_remembered(running: Auth, issuer: FakeIssuer) -> None:
-    token = issuer.token(exp=NOW + 20)
-    running.clock.forward(19.9)
-    assert await running.code(token) == ""
-    running.clock.forward(0.1)
-    assert await running.code(token) == "token_expired"
+async def test_a_token_ends_at_its_second_although_its_context_is_remembered(tmp_path: Path) -> None:
+    issuer = FakeIssuer()
+    async with auth(tmp_path, issuer) as running:
+        token = issuer.token(exp=NOW + 20)
+        running.clock.forward(19.9)
+        assert await running.code(token) == ""
+        running.clock.forward(0.1)
+        assert await running.code(token) == "token_expired"
 
 
 @pytest.mark.parametrize("audience", [

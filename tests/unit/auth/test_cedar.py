@@ -121,6 +121,8 @@ def test_both_statements_agree_over_the_whole_space() -> None:
     assert disagreements(said(), table) == []
 
 
+PARTS = 16
+"""In how many parts the space is asked until one shows a disagreement: the first does, nearly always."""
 STATEMENTS = [f"{statement}}};\n" for statement in POLICIES.split("};\n")[:-1]]
 
 
@@ -128,7 +130,8 @@ STATEMENTS = [f"{statement}}};\n" for statement in POLICIES.split("};\n")[:-1]]
 def test_without_any_one_of_cedars_statements_they_disagree(number: int) -> None:
     left = "".join(statement for each, statement in enumerate(STATEMENTS) if each != number)
     simple = [each for each in questions() if len(each[-1]) <= 1 and len(each[2]) <= 1]
-    assert disagreements(dict(zip(simple, oracle(left, simple), strict=True)), table) != []
+    parts = (simple[first::PARTS] for first in range(PARTS))
+    assert any(disagreements(dict(zip(part, oracle(left, part), strict=True)), table) for part in parts)
 
 
 @pytest.mark.parametrize("role", Role)

@@ -192,36 +192,42 @@ async def test_b9_a_jobs_identity_holds_no_vo_and_no_role_whatever_it_says(tmp_p
 # -- groups and roles of a whole token ----------------------------------------------------------------------------
 
 
-async def memberships(tmp_path: Path, entry: Issuer, kind: str | None, **claims: Any) -> dict[str, Any]:
-    server = FakeIssuer()
-    payload = {name: value for name, value in (BASE | claims).items() if value is not None}
+async def memberships(tmp_path: Path, entry: Issuer, kind: str, *tokens: dict[str, Any]) -> list[dict[str, Any]]:
+    """What each of the tokens is taken for."""
+    server, found = FakeIssuer(), []
     async with auth(tmp_path, server, trust=(entry,)) as running:
-        answer = await running.context(signed(server.key, payload, typ=kind))
-    assert answer.status_code == 200, answer.text
-    said = answer.json()
-    return {each["vo"]: each["role"] for each in said["memberships"]} | {"": said["platform_roles"]}
+        for claims in tokens:
+            payload = {name: value for name, value in (BASE | claims).items() if value is not None}
+            answer = await running.context(signed(server.key, payload, typ=kind))
+            assert answer.status_code == 200, answer.text
+            said = answer.json()
+            found.append({each["vo"]: each["role"] for each in said["memberships"]} | {"": said["platform_roles"]})
+    return found
 
 
-@pytest.mark.parametrize(("groups", "expected"), [
+GROUPS: list[tuple[Any, str | None]] = [
     (["/climate"], "member"), (["/climate", "/climate/managers"], "manager"), (["/climate/managers"], "manager"),
     (["/climate/other"], None), (["/climat"], None), (["/climate2"], None), (["climate"], None), (["/climate/"], None),
     (["/CLIMATE"], None), (["/climate\n"], None), ([], None), ("/climate", None), ([["/climate"]], None),
     ({"/climate": 1}, None), (["/climate"] + ["/x"] * 2_000, None), ([None, "/climate"], "member"),
-])  # fmt: skip
-async def test_c7_c9_wlcg_groups_are_compared_whole(tmp_path: Path, groups: object, expected: str | None) -> None:
+]  # fmt: skip
+
+
+async def test_c7_c9_wlcg_groups_are_compared_whole(tmp_path: Path) -> None:
     rules = (
         GroupRule(group="/climate", vo=CLIMATE, role=Role.MEMBER),
         GroupRule(group="/climate/managers", vo=CLIMATE, role=Role.MANAGER),
         GroupRule(group="/operators", platform_role=PlatformRole.SITE_OPERATOR),
     )
-    entry = issuer("wlcg", groups=rules)
-    found = await memberships(tmp_path, entry, "JWT", **GOOD["wlcg"][1], **{"wlcg.groups": groups})
-    assert found == ({CLIMATE: expected} if expected else {}) | {"": []}
-    found = await memberships(tmp_path, entry, "JWT", **GOOD["wlcg"][1], **{"wlcg.groups": ["/operators"]})
-    assert found == {"": ["site-operator"]}
+    good, entry = GOOD["wlcg"][1], issuer("wlcg", groups=rules)
+    tokens = [good | {"wlcg.groups": groups} for groups, _ in GROUPS]
+    *found, operator = await memberships(tmp_path, entry, "JWT", *tokens, good | {"wlcg.groups": ["/operators"]})
+    for (groups, expected), held in zip(GROUPS, found, strict=True):
+        assert held == ({CLIMATE: expected} if expected else {}) | {"": []}, groups
+    assert operator == {"": ["site-operator"]}
 
 
-@pytest.mark.parametrize(("roles", "expected"), [
+KEYCLOAK_ROLES: list[tuple[Any, dict[str, str]]] = [
     (["access:vo.climate.example:ap-u"], {CLIMATE: "member"}),
     (["access:vo.climate.example:ap-a", "access:vo.climate.example:ap-u"], {CLIMATE: "member"}),
     (["access:vo.climate.example:ap-a"], {CLIMATE: "observer"}),
@@ -231,20 +237,30 @@ async def test_c7_c9_wlcg_groups_are_compared_whole(tmp_path: Path, groups: obje
     (["access::ap-u"], {}), (["access:vo.climate.example:ap-u\n"], {}), (["accessXvo.climate.exampleXap-u"], {}),
     (["access:voXclimate.example:ap-u"], {}), ("access:vo.climate.example:ap-u", {}), ([1, None, {}], {}),
     (["access:vo.climate.example:ap-u", "access:vo.bio.example:ap-d"], {CLIMATE: "member", BIO: "member"}),
-])  # fmt: skip
-async def test_c7_keycloak_roles_are_spelled_exactly(tmp_path: Path, roles: object, expected: dict[str, str]) -> None:
+]  # fmt: skip
+
+
+async def test_c7_keycloak_roles_are_spelled_exactly(tmp_path: Path) -> None:
     entry = issuer(
         "keycloak", algorithms=("ES256",), vos=(CLIMATE, BIO), role_format="access:{vo}:{role}",
         roles={"ap-a": Role.OBSERVER, "ap-u": Role.MEMBER, "ap-d": Role.MEMBER},
     )  # fmt: skip
-    found = await memberships(tmp_path, entry, "JWT", **GOOD["keycloak"][1], realm_access={"roles": roles})
-    assert found == {**expected, "": []}
-    for nothing in (roles, [roles], None, 1, {"roles": {"a": roles}}):
-        assert (await memberships(tmp_path, entry, "JWT", **GOOD["keycloak"][1], realm_access=nothing)) == {"": []}
+    good = GOOD["keycloak"][1]
+    spelled = [good | {"realm_access": {"roles": roles}} for roles, _ in KEYCLOAK_ROLES]
+    found = await memberships(tmp_path, entry, "JWT", *spelled)
+    for (roles, expected), held in zip(KEYCLOAK_ROLES, found, strict=True):
+        assert held == {**expected, "": []}, roles
+    elsewhere = [
+        good | {"realm_access": nothing}
+        for roles, _ in KEYCLOAK_ROLES
+        for nothing in (roles, [roles], None, 1, {"roles": {"a": roles}})
+    ]
+    for claims, held in zip(elsewhere, await memberships(tmp_path, entry, "JWT", *elsewhere), strict=True):
+        assert held == {"": []}, claims
 
 
 async def test_c8_groups_and_roles_mean_nothing_at_an_issuer_that_was_not_given_them(tmp_path: Path) -> None:
     entry = trusted()
     claims = {"client_id": "cli", "jti": "1", "realm_access": {"roles": [f"access:{CLIMATE}:manager"]},
               "groups": ["/climate"], "wlcg.groups": ["/climate", "/operators"]}  # fmt: skip
-    assert await memberships(tmp_path, entry, "at+jwt", **claims) == {"": []}
+    assert await memberships(tmp_path, entry, "at+jwt", claims) == [{"": []}]

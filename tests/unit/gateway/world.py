@@ -12,9 +12,10 @@ from uuid import UUID
 
 import httpx2 as httpx
 import orjson
-from fastapi import FastAPI, Request
-from fastapi.responses import StreamingResponse
 from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, StreamingResponse
 
 from services.gateway import event_log, wiring
 from services.gateway.settings import GatewaySettings, Issuer
@@ -43,12 +44,12 @@ from shared.contracts.questions import (
 from shared.contracts.routes import EVENTS_EXCHANGE, Stream
 from shared.errors import NotFound, Refused, Unavailable
 from shared.ports import Store
-from shared.runtime.http import install_problems
 from shared.runtime.in_process import InProcessTransport
 from shared.runtime.questions import Questions
 from shared.runtime.service import Service, supervise
 from shared.runtime.telemetry import Tracer
 from tests.builders import ALICE, BOB, NOON, VO, TestClock
+from tests.doubles.answering import answering
 from tests.doubles.subscriber_broker import MemorySubscribers
 from tests.stores import open_store
 
@@ -91,16 +92,14 @@ class AuthDouble:
         self.grant_questions: list[int] = []
         self.hold: asyncio.Event | None = None
         self.hold_remembered: asyncio.Event | None = None
-        self.app = FastAPI()
-        install_problems(self.app)
-        self.app.add_api_route("/internal/context", self.context, methods=["POST"])
-        self.app.add_api_route("/internal/grants", self.grants, methods=["POST"])
-        self.app.add_api_route("/internal/remembered", self.remembered, methods=["POST"])
-        self.app.add_api_route("/healthz", self.health)
+        self.app = answering(
+            ("POST", "/internal/context", self.context), ("POST", "/internal/grants", self.grants),
+            ("POST", "/internal/remembered", self.remembered), ("GET", "/healthz", self.health),
+        )  # fmt: skip
 
-    async def health(self) -> dict[str, str]:
+    async def health(self, request: Request) -> JSONResponse:
         self._present()
-        return {}
+        return JSONResponse({})
 
     async def context(self, request: Request) -> Context:
         self._present()
@@ -111,14 +110,15 @@ class AuthDouble:
             raise Refused("the token is not one that is accepted here", code=code)
         return self.contexts[token]
 
-    async def remembered(self, request: RememberedRequest) -> RememberedAnswer:
+    async def remembered(self, request: Request) -> RememberedAnswer:
         """As `contexts` have them now; `refusals` are by subject, client or token id."""
         self._present()
-        self.remembered_questions.append(len(request.bearers))
+        asked = RememberedRequest.model_validate_json(await request.body())
+        self.remembered_questions.append(len(asked.bearers))
         if self.hold_remembered is not None:
             await self.hold_remembered.wait()
         answers = []
-        for bearer in request.bearers:
+        for bearer in asked.bearers:
             words = (bearer.principal.subject, bearer.client, bearer.token_id)
             refusal = next((self.refusals[word] for word in words if word in self.refusals), "")
             found = next((each for each in self.contexts.values() if _same(each.principal, bearer.principal)), None)
@@ -127,9 +127,10 @@ class AuthDouble:
             answers.append(Remembered(memberships=held, platform_verbs=verbs, refusal=refusal))
         return RememberedAnswer(answers=tuple(answers))
 
-    async def grants(self, request: GrantRequest) -> GrantsAnswer:
+    async def grants(self, request: Request) -> GrantsAnswer:
         self._present()
-        self.grant_questions.append(len(request.items))
+        asked = GrantRequest.model_validate_json(await request.body())
+        self.grant_questions.append(len(asked.items))
         if self.hold is not None:
             await self.hold.wait()
         return GrantsAnswer(
@@ -137,7 +138,7 @@ class AuthDouble:
                 GrantAnswer(refusal="your role may not do this", refusal_code="role_insufficient")
                 if self.refuse(index)
                 else GrantAnswer(grant=f"grant:{item.verb}:{item.vo}:{item.body_sha256}:{item.own}")
-                for index, item in enumerate(request.items)
+                for index, item in enumerate(asked.items)
             )
         )
 
@@ -162,55 +163,59 @@ class OwnersDouble:
     living: set[str] = field(default_factory=set)
     """Attempts whose own tokens are heard."""
 
-    def app(self) -> FastAPI:
-        app = FastAPI()
-        install_problems(app)
-        app.add_api_route("/internal/jobs/{job_id}/events", self.events)
-        app.add_api_route("/internal/jobs/{job_id}/explain", self.explain_job)
-        app.add_api_route("/internal/explain", self.explain, methods=["POST"])
-        app.add_api_route("/internal/sites", self.sites)
-        app.add_api_route("/internal/attempts:speak", self.speak, methods=["POST"])
-        app.add_api_route("/internal/jobs/{job_id}/logs", self.logs)
-        app.add_api_route("/internal/jobs/{job_id}/outputs", self.outputs)
-        app.add_api_route("/internal/jobs/{job_id}/outputs/{name}", self.output)
-        return app
+    def app(self) -> Starlette:
+        return answering(
+            ("GET", "/internal/jobs/{job_id}/events", self.events),
+            ("GET", "/internal/jobs/{job_id}/explain", self.explain_job),
+            ("POST", "/internal/explain", self.explain),
+            ("GET", "/internal/sites", self.sites),
+            ("POST", "/internal/attempts:speak", self.speak),
+            ("GET", "/internal/jobs/{job_id}/logs", self.logs),
+            ("GET", "/internal/jobs/{job_id}/outputs", self.outputs),
+            ("GET", "/internal/jobs/{job_id}/outputs/{name}", self.output),
+        )
 
-    async def events(self, job_id: str, after: int, attempt: int) -> EventsAnswer:
+    async def events(self, request: Request) -> EventsAnswer:
+        job_id, asked = request.path_params["job_id"], request.query_params
+        after, attempt = int(asked["after"]), int(asked["attempt"])
         self.asked.append(f"{job_id}/{attempt}>{after}")
         events = [orjson.loads(body) for body in self.series.get((job_id, attempt), [])]
         return EventsAnswer(events=tuple(event for event in events if int(event["sequence"]) > after))
 
-    async def speak(self, asked: SpeakRequest) -> SpeakAnswer:
+    async def speak(self, request: Request) -> SpeakAnswer:
+        asked = SpeakRequest.model_validate_json(await request.body())
         speaks = asked.workload.job in self.living
         return SpeakAnswer(attempt=1, vo=VO) if speaks else SpeakAnswer(why="the attempt is over")
 
-    async def explain_job(self, job_id: str) -> Explanation:
+    async def explain_job(self, request: Request) -> Explanation:
         raise NotFound("not here yet")
 
     async def explain(self, request: Request) -> Explanation:
         self.asked.append(request.headers["serai-read-grant"])
         return Explanation(state="accepted", summary="would go to prague")
 
-    async def sites(self) -> SitesAnswer:
+    async def sites(self, request: Request) -> SitesAnswer:
         site = SiteStatus(name="prague", country="CZ", vos=(VO,), cluster="prague", health="passing", reachable=True)
         return SitesAnswer(sites=(site,))
 
-    async def logs(self, job_id: str, attempt: int, stream: str, follow: bool, offset: int = 0) -> StreamingResponse:
+    async def logs(self, request: Request) -> StreamingResponse:
+        asked = request.query_params
+
         async def lines() -> AsyncIterator[bytes]:
-            yield b"".join(self.log_lines)[offset:]
-            if follow:
+            yield b"".join(self.log_lines)[int(asked.get("offset", 0)) :]
+            if asked["follow"] == "true":
                 await self.log_end.wait()
                 yield b"the end\n"
 
-        if attempt != 1 or not self.log_known:
+        if asked["attempt"] != "1" or not self.log_known:
             raise NotFound("no logs of that attempt")
         return StreamingResponse(lines(), media_type="text/plain")
 
-    async def outputs(self, job_id: str) -> OutputsAnswer:
+    async def outputs(self, request: Request) -> OutputsAnswer:
         return OutputsAnswer(outputs=(OutputItem(name="result.txt", size=3, attempt=1),))
 
-    async def output(self, job_id: str, name: str) -> StreamingResponse:
-        if name != "result.txt":
+    async def output(self, request: Request) -> StreamingResponse:
+        if request.path_params["name"] != "result.txt":
             raise NotFound("no such output")
 
         async def content() -> AsyncIterator[bytes]:

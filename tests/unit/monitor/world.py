@@ -9,9 +9,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy import Connection
+from starlette.requests import Request
 
 from services.monitor import wiring
 from services.monitor.settings import MonitorSettings
@@ -31,6 +31,7 @@ from shared.runtime.telemetry import Tracer
 from shared.runtime.tokens import GrantInvalid, ReadGrant
 from shared.site import Site
 from tests.builders import ALICE, NOON, VO, TestClock, a_site
+from tests.doubles.answering import answering
 from tests.stores import open_store
 from tests.unit.monitor.cluster import Cluster
 
@@ -152,13 +153,12 @@ class World:
         return MonitorSettings(**(quick | self.settings | settings))
 
     def _scheduler(self) -> Questions:
-        app = FastAPI()
-
-        @app.post("/internal/attempts:strays")
-        async def strays(asked: StraysRequest) -> StraysAnswer:
+        async def strays(request: Request) -> StraysAnswer:
+            asked = StraysRequest.model_validate_json(await request.body())
             self.asked.append(asked.attempts)
             return StraysAnswer(strays=tuple(id for id in asked.attempts if id in self.strays))
 
+        app = answering(("POST", "/internal/attempts:strays", strays))
         return Questions("http://scheduler", "scheduler", TOKEN, transport=InProcessTransport(app))
 
 

@@ -13,11 +13,12 @@ from uuid import UUID
 
 import httpx2 as httpx
 import orjson
-from fastapi import FastAPI
 from joserfc import jws
 from joserfc.jwk import OKPKey
 from pydantic import SecretStr
 from sqlalchemy import Connection, select
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 
 from services.scheduler import store as statements
 from services.scheduler import tables, wiring
@@ -52,7 +53,6 @@ from shared.ids import AttemptId
 from shared.job import AttemptStatus, FailureClass, JobState
 from shared.ports import Store
 from shared.runtime import tokens
-from shared.runtime.http import install_problems
 from shared.runtime.in_process import InProcessTransport
 from shared.runtime.questions import Questions
 from shared.runtime.service import Service, close, supervise
@@ -60,6 +60,7 @@ from shared.runtime.telemetry import Tracer
 from shared.runtime.tokens import GrantVerifier
 from shared.site import Site, SiteCapacity
 from tests.builders import NOON, TestClock, a_capacity
+from tests.doubles.answering import answering
 from tests.doubles.engine import EngineDouble
 from tests.stores import open_store
 
@@ -123,17 +124,15 @@ class AuthDouble:
         self.gone_after: int | None = None
         """After so many releases the secrets are deleted."""
         self.released: list[SecretsRequest] = []
-        self.app = FastAPI()
-        install_problems(self.app)
-        self.app.add_api_route("/internal/decisions", self.decisions, methods=["POST"])
-        self.app.add_api_route("/internal/trust", self.trusted)
-        self.app.add_api_route("/internal/secrets:release", self.release, methods=["POST"])
-        self.app.add_api_route("/healthz", self.health)
+        self.app = answering(
+            ("POST", "/internal/decisions", self.decisions), ("GET", "/internal/trust", self.trusted),
+            ("POST", "/internal/secrets:release", self.release), ("GET", "/healthz", self.health),
+        )  # fmt: skip
 
-    async def health(self) -> dict[str, str]:
-        return {}
+    async def health(self, request: Request) -> JSONResponse:
+        return JSONResponse({})
 
-    async def trusted(self) -> TrustState:
+    async def trusted(self, request: Request) -> TrustState:
         if self.away:
             raise Unavailable("auth is away")
         return self.trust
@@ -142,15 +141,17 @@ class AuthDouble:
         """From now on exactly these suspensions hold."""
         self.trust = TrustState(version=self.trust.version + 1, suspensions=suspensions, stops=stops)
 
-    async def decisions(self, asked: DecisionRequest) -> Decision:
+    async def decisions(self, request: Request) -> Decision:
         if self.away:
             raise Unavailable("auth is away")
+        asked = DecisionRequest.model_validate_json(await request.body())
         self.asked.append(asked)
         return self.decide(asked)
 
-    async def release(self, asked: SecretsRequest) -> SecretsAnswer:
+    async def release(self, request: Request) -> SecretsAnswer:
         if self.release_away:
             raise Unavailable("auth is away")
+        asked = SecretsRequest.model_validate_json(await request.body())
         self.released.append(asked)
         gone = self.gone_after is not None and len(self.released) > self.gone_after
         missing = [name for name in asked.names if gone or name not in self.secrets]
