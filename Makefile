@@ -49,6 +49,7 @@ test: $(VENV)/.dev-ready  ## everything that can be tested here, servers include
 ifeq ($(strip $(ARGS)),)
 	@$(BIN)/python tests/passes -m fast
 	@$(BIN)/python tests/passes -m "not fast"
+	@$(BIN)/python tests/passes -m hypothesis --hypothesis-profile=all-examples
 else
 	@$(BIN)/python -m pytest $(ARGS)
 endif

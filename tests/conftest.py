@@ -20,17 +20,14 @@ import structlog
 
 from shared.adapters.postgres import throwaway
 from shared.runtime import logs
-from tests import postgres, sharing, stores
+from tests import examples, postgres, sharing, stores
 
 sys.dont_write_bytecode = False  # else every process of every run rewrites the asserts of all modules again
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a run in the background; its programs would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-hypothesis.settings.register_profile(
-    "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.load_profile("any-machine")
+hypothesis.settings.load_profile(examples.ALL)
 
 NEVER_FAST = frozenset({"scenarios", "system"})
 
@@ -114,6 +111,8 @@ def pytest_sessionfinish() -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "sqlite_only(reason): not run on PostgreSQL")
+    if config.option.markexpr == "fast" and not config.getoption("--hypothesis-profile"):
+        hypothesis.settings.load_profile(examples.SOME)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.embedded.agent import collect, nodes
 from services.embedded.agent.region import Refused
 from services.embedded.agent.state import State
+from tests.examples import examples
 from tests.unit.agent.builders import World, job
 
 NODE1 = "00000000-0000-0000-0000-000000000001"
@@ -274,7 +275,7 @@ def _take_step(world: World, what: str, job_id: str, number: int) -> None:
         world.wait(3)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(STEPS)
 def test_counts_always_match_the_rows_and_replay_gives_the_same_state(
     tmp_path_factory: Any, steps: list[tuple[str, int]]

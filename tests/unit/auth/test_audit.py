@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, delete, insert, select, update
 
@@ -54,7 +54,6 @@ def test_one_changed_field_of_one_record_is_found_there(name: str) -> None:
     assert found.position == 7
 
 
-@settings(deadline=None)
 @given(st.integers(0, 19), st.sampled_from(["leave out", "double", "swap", "insert", "lose a field"]))
 def test_records_that_are_missing_added_or_moved_are_found(at: int, how: str) -> None:
     made = records(20)

@@ -4,7 +4,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.auth import policies as documents
@@ -13,6 +13,7 @@ from shared.contracts import policies
 from shared.contracts.policies import Ceiling, Demand, Policy, demand_of, effective, meet, objections
 from shared.errors import Refused
 from tests.builders import a_spec
+from tests.examples import examples
 
 pytestmark = pytest.mark.fast
 DIGEST = f"sha256:{'0' * 64}"
@@ -66,7 +67,7 @@ def passes(demand: Demand, site: str, hardware: tuple[str, ...], assurance: froz
     )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(POLICY, POLICY, POLICY, DEMAND, st.sampled_from(SITES), st.sampled_from([(), ("exec",), ("raw_exec",)]),
        st.frozensets(st.sampled_from(["low", "medium"])))  # fmt: skip
 def test_what_all_allow_together_is_allowed_by_each_alone(
@@ -79,7 +80,7 @@ def test_what_all_allow_together_is_allowed_by_each_alone(
         assert all(passes(demand, at, hardware, assurance, layer) for layer in layers)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(POLICY, POLICY, DEMAND, st.sampled_from(SITES), st.frozensets(st.sampled_from(["low", "medium"])))
 def test_and_nothing_else_is_taken_away(
     one: Policy, other: Policy, demand: Demand, at: str, assurance: frozenset[str]

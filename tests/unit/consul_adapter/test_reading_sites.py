@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.adapters.consul import addresses
@@ -12,6 +12,7 @@ from shared.adapters.consul.meta import BadMeta, site_of
 from shared.adapters.consul.reading import Instance, instances_of
 from shared.adapters.consul.settings import ListedSite
 from shared.site import SiteHealth
+from tests.examples import examples
 
 pytestmark = pytest.mark.fast
 
@@ -177,7 +178,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(st.lists(JSON, max_size=5))
-@settings(max_examples=60)
+@examples(60)
 def test_no_answer_whatever_stops_us(entries: list[Any]) -> None:
     instances = instances_of(entries)
     assert judge(listed(), instances).health in set(SiteHealth)

@@ -1,7 +1,7 @@
 """Whatever order, doubling or loss of lines: a legal life, outcomes that stand, numbers without holes."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.monitor import evidence
@@ -10,11 +10,12 @@ from services.monitor.evidence import Evidence
 from shared.contracts.events import AttemptEvent
 from shared.engine import AllocationSeen, JobSeen, Line
 from shared.job import ATTEMPT_OUTCOMES
+from tests.examples import examples
 from tests.unit.monitor.recordings.replaying import NAMES, Replay, lines
 
 pytestmark = pytest.mark.fast
 
-quick = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = examples(200)
 
 
 @st.composite

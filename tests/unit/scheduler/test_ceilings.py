@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.scheduler import ceilings, jobs, rounds, sharing
@@ -231,7 +231,6 @@ amounts = st.sampled_from([0.01, 0.1, 0.3, 1, 2.5, 4])
 owners = st.sampled_from([ALICE, BOB])
 
 
-@settings(deadline=None)
 @given(
     asked=st.lists(st.tuples(owners, amounts), min_size=1, max_size=40),
     user=st.sampled_from([0.1, 1, 3, 5.3]), vo=st.sampled_from([0.5, 2, 6, 100]), held=st.integers(0, 4000),

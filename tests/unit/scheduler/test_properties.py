@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.scheduler import deadlines, jobs
@@ -36,6 +36,7 @@ from shared.contracts.reasons import ReasonCode, because
 from shared.engine import Closing
 from shared.job import ATTEMPT_OUTCOMES, FINAL_JOB_STATES, AttemptStatus, FailureClass, JobState
 from tests.builders import NOON, a_job
+from tests.examples import examples
 from tests.unit.scheduler.builders import placed
 
 pytestmark = pytest.mark.fast
@@ -171,7 +172,7 @@ class Checked:
         assert left.closed or stopped or refused or told == Passed(Deadline.SITE_GRACE)
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(specs, st.lists(things, min_size=12, max_size=60))
 def test_any_history_keeps_every_promise(spec: dict[str, Any], history: list[Any]) -> None:
     checked = Checked(spec)
@@ -179,7 +180,7 @@ def test_any_history_keeps_every_promise(spec: dict[str, Any], history: list[Any
         checked.tell(thing)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.permutations(["starting", "running", "succeeded"]), st.lists(st.integers(0, 2), max_size=6))
 def test_the_same_reports_in_any_order_end_the_same(order: list[str], doubled: list[int]) -> None:
     """A succeeded attempt makes a succeeded job, whatever came before or after, once or often."""
@@ -194,7 +195,7 @@ def test_the_same_reports_in_any_order_end_the_same(order: list[str], doubled: l
     assert checked.owed == set()
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(specs, st.lists(things, min_size=8, max_size=30), st.integers(0, 25))
 def test_telling_everything_twice_changes_nothing(spec: dict[str, Any], history: list[Any], cut: int) -> None:
     """Redelivery of any prefix of the messages: what was decided stays decided for a job that is over."""
