@@ -22,6 +22,7 @@ from shared.adapters.postgres import throwaway
 from shared.runtime import logs
 from tests import examples, postgres, sharing, stores
 
+gc.disable()  # while modules are imported and tests collected, which makes a lot and leaves nothing
 sys.dont_write_bytecode = False  # else every process of every run rewrites the asserts of all modules again
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a run in the background; its programs would inherit that
@@ -29,7 +30,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a run in the background
 
 hypothesis.settings.load_profile(examples.ALL)
 
-NEVER_FAST = frozenset({"scenarios", "system"})
+NEVER_FAST = frozenset({"scenarios", "system", "ports/engine", "ports/agent_recordings"})
 
 HERE = Path(__file__).parent
 UNIT = HERE / "unit"
@@ -89,8 +90,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def _never_fast(path: Path) -> bool:
     """Rooms, and modules with units, that the fast set need not even import."""
-    if path.parent == HERE:
-        return path.name in NEVER_FAST
+    if str(path.relative_to(HERE)) in NEVER_FAST:
+        return True
     return path.is_relative_to(UNIT) and path.name.startswith("test_") and "mark.fast" not in path.read_text()
 
 
@@ -100,6 +101,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    gc.enable()
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,7 +1,7 @@
-"""Simulated time for tests marked `looptime`: the clock jumps to the next timer when there is nothing else to do.
+"""Simulated time: the clock of a loop jumps to the next timer when there is nothing else to do.
 
-Rooms with such tests take the hook into their `conftest.py`. The plugin of looptime itself is off: it looks for loops
-at every fixture of every test, and slows all other loops down.
+Rooms with tests that are marked `looptime` take the hook into their `conftest.py`. The plugin of looptime is off: it
+looks for loops at every fixture of every test, and slows all other loops down.
 """
 
 import asyncio
@@ -10,8 +10,14 @@ from collections.abc import Callable, Mapping
 import looptime
 import pytest
 
+Loops = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
 
-def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The loop that a test runs on."""
-    simulated = item.get_closest_marker("looptime") is not None
+
+def loops(*, simulated: bool) -> Loops:
+    """What a hook `pytest_asyncio_loop_factories` returns."""
     return {"simulated": looptime.new_event_loop} if simulated else {"real": asyncio.new_event_loop}
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Loops:
+    """The loop that a test runs on."""
+    return loops(simulated=item.get_closest_marker("looptime") is not None)

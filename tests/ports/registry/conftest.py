@@ -7,8 +7,14 @@ import pytest_asyncio
 
 from shared.adapters.consul.throwaway import ThrowAwayConsul, datacenters, installed
 from tests.ports.registry.worlds import World, addresses, in_memory, on_consul
+from tests.simulated_time import Loops, loops
 
 MISSING = "no consul on PATH and no CONSUL_BIN: the registry is not tested on a real Consul"
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config) -> Loops:
+    """In memory nothing is outside the process, so its time is simulated wherever nothing else is run."""
+    return loops(simulated=config.option.markexpr == "fast")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

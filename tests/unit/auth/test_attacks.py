@@ -15,10 +15,11 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from services.auth.demo_users import BIO, CLIMATE
 from tests.builders import NOON
+from tests.unit.auth import world
 from tests.unit.auth.world import URL, Auth, FakeIssuer, auth, ec_key, entitlement, signed, trusted
 
 pytestmark = [pytest.mark.fast, pytest.mark.asyncio(loop_scope="module")]
-RSA = RSAKey.import_key({**RSAKey.generate_key(2048).as_dict(private=True), "kid": "rsa"})
+RSA = RSAKey.import_key({**world.RSA.as_dict(private=True), "kid": "rsa"})
 
 
 @pytest.fixture(scope="module")

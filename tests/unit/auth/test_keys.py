@@ -7,7 +7,7 @@ from typing import Any
 import httpx2 as httpx
 import orjson
 import pytest
-from joserfc.jwk import ECKey, OctKey, RSAKey
+from joserfc.jwk import ECKey, OctKey
 
 from services.auth.issuer_http import IssuerHttp
 from services.auth.keys import IssuerKeys, usable
@@ -15,12 +15,11 @@ from services.auth.weak_keys import rsa_weakness
 from shared.errors import Unavailable
 from shared.runtime.key_ring import KeyTimes
 from tests.builders import TestClock
-from tests.unit.auth.world import URL, FakeIssuer, auth, ec_key, signed, trusted
+from tests.unit.auth.world import RSA, URL, FakeIssuer, auth, ec_key, signed, trusted
 
 pytestmark = pytest.mark.fast
 
 UNKNOWN = "unauthenticated"
-RSA = RSAKey.generate_key(2048)
 
 
 async def test_a_flood_of_unknown_key_names_costs_one_fetch_a_minute(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from services.auth.issuers import Algorithm
 from services.auth.keys import usable
 from shared.runtime import jws
-from tests.unit.auth.world import trusted
+from tests.unit.auth.world import RSA, trusted
 
 pytestmark = [
     pytest.mark.fast,
@@ -23,7 +23,7 @@ pytestmark = [
 ALGORITHMS = get_args(Algorithm)
 EVERYTHING = trusted(algorithms=ALGORITHMS)
 CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
-RSA, OTHER_RSA = RSAKey.generate_key(2048), RSAKey.generate_key(2048)
+OTHER_RSA = RSAKey.generate_key(2048)
 PAYLOAD = b'{"sub":"alice"}'
 
 

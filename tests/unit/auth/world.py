@@ -31,6 +31,8 @@ from tests.stores import open_store
 URL = "https://issuer.example"
 SERVICE_TOKEN = "between services"
 Key = RSAKey | ECKey | OKPKey
+RSA = RSAKey.generate_key(2048)
+"""One for all: making it takes longer than most tests."""
 
 
 def ec_key(kid: str) -> ECKey:
