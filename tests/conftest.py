@@ -28,7 +28,7 @@ sys.dont_write_bytecode = False  # else every process of every run rewrites the 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a run in the background; its programs would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-hypothesis.settings.load_profile(examples.ALL)
+hypothesis.settings.load_profile(examples.NEW)
 
 NEVER_FAST = frozenset({"scenarios", "system", "ports/engine", "ports/agent_recordings"})
 
