@@ -15,7 +15,7 @@ from shared.ports import SubscriberBroker
 from tests.doubles.subscriber_broker import MemorySubscribers
 from tests.pacing import pause
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 LENGTH = 20
 Heard = tuple[str, str, bytes]
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import httpx2 as httpx
 import pytest
+from starlette.requests import Request
 
 from shared.contracts.events import JobPlaced
 from shared.contracts.suspensions import TrustState
 from tests.builders import NOON
+from tests.doubles.answering import add
 from tests.unit.gateway.test_streams import queued
 from tests.unit.gateway.world import CAROL, OTHER_VO, World, a_world, context, job_event
 
@@ -29,10 +31,10 @@ class Trust:
     def __init__(self, world: World) -> None:
         self._world = world
         self._version = 1
-        world.auth.app.add_api_route("/internal/trust", self.state)
+        add(world.auth.app, ("GET", "/internal/trust", self.state))
         world.clock.forward(3)
 
-    async def state(self) -> TrustState:
+    async def state(self, request: Request) -> TrustState:
         return TrustState(version=self._version)
 
     def changed(self) -> None:

@@ -91,7 +91,7 @@ class Cluster:
 
     async def subscribed(self, index: int, times: int = 1) -> None:
         """Return when somebody has subscribed from this index on, so many times."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.subscriptions.count(index) < times:
                 self._subscribed.clear()
                 await self._subscribed.wait()
@@ -99,7 +99,7 @@ class Cluster:
     async def looked(self, times: int) -> None:
         """Return when its namespaces have been asked for, so many times more."""
         wanted = self.looks + times
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.looks < wanted:
                 self._looked.clear()
                 await self._looked.wait()

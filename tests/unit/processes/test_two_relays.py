@@ -35,7 +35,7 @@ pytestmark = pytest.mark.fast
 Fate = Literal["passes", "is lost", "is not confirmed"]
 FATES: tuple[Fate, ...] = ("passes", "passes", "is lost", "is not confirmed")
 
-JOBS, STEPS, DEADLINE_S = 5, 80, 20.0
+JOBS, STEPS, DEADLINE_S = 5, 80, 60.0
 
 
 class Gate:
