@@ -38,6 +38,7 @@ ON_BOTH = (
     "auth/test_secrets.py",
     "auth/test_service.py",
     "auth/test_signing_keys.py",
+    "gateway/test_keeping.py",
     "gateway/test_listing.py",
     "gateway/test_progress.py",
     "gateway/test_streams.py",
