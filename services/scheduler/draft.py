@@ -1,4 +1,4 @@
-"""A decision while it is being made: the job so far and the effects so far. Pure; used by `jobs.py` alone."""
+"""A decision while it is being made: the job so far and the effects so far. Pure; used by `jobs.py` and its parts."""
 
 from dataclasses import replace
 from datetime import datetime
