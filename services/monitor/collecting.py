@@ -25,6 +25,8 @@ from shared.runtime.transactions import Transactions, Unit
 log = logs.get("monitor.collecting")
 
 _LOOK_AGAIN_S = 5.0
+_AFTER_S = 0.02
+"""The end of an attempt is told first; others that end meanwhile are looked up with it."""
 
 Key = tuple[str, int]
 
@@ -59,6 +61,7 @@ class Collector:
         running: dict[Key, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             while True:
+                await asyncio.sleep(_AFTER_S)
                 self._owed.clear()
                 running = {key: task for key, task in running.items() if not task.done()}
                 found, next_due = await self._look()
@@ -70,7 +73,7 @@ class Collector:
     async def _look(self) -> tuple[list[Owed], datetime | None]:
         """What is due, and when the next one is."""
         now, most = self._transactions.clock(), self._settings.keep_concurrency
-        return await self._transactions.store.read(lambda c: (kept_store.due(c, now, most), kept_store.next_due(c)))
+        return await self._transactions.store.read(lambda connection: kept_store.due(connection, now, most))
 
     def _fresh(self, found: Sequence[Owed], running: Mapping[Key, Any]) -> list[Owed]:
         """Those that are not being fetched, as many as may be."""

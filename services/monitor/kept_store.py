@@ -7,16 +7,15 @@ from typing import Any, Final
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, select, update
 
 from services.monitor.keeping import Owed
 from services.monitor.store import kept_logs, kept_outputs, owed
 from shared.ids import AttemptId
 from shared.runtime.clock import micros, moment
-from shared.runtime.sql import insert_or_ignore, upsert
+from shared.runtime.sql import insert_missing, upsert
 
-_DUE: Final = select(owed).where(owed.c.due_at <= bindparam("now")).order_by(owed.c.due_at).limit(bindparam("most"))
-_NEXT_DUE: Final = select(func.min(owed.c.due_at))
+_OWED: Final = select(owed).order_by(owed.c.due_at).limit(bindparam("most"))
 _SETTLED: Final = delete(owed).where(owed.c.job_id == bindparam("of_job"), owed.c.attempt == bindparam("of_attempt"))
 
 
@@ -27,18 +26,14 @@ def owe(connection: Connection, keeping: Owed) -> None:
         "allocation": keeping.allocation, "task": keeping.task, "outputs": orjson.dumps(keeping.outputs).decode(),
         "since": micros(keeping.since), "tries": 0, "due_at": micros(keeping.since),
     }  # fmt: skip
-    insert_or_ignore(connection, owed, row)
+    insert_missing(connection, owed, row)
 
 
-def due(connection: Connection, now: datetime, limit: int) -> list[Owed]:
-    """What is owed and due, the longest due first."""
-    found = connection.execute(_DUE, {"now": micros(now), "most": limit}).mappings()
-    return [_owed_from(row) for row in found]
-
-
-def next_due(connection: Connection) -> datetime | None:
-    at = connection.execute(_NEXT_DUE).scalar()
-    return None if at is None else moment(at)
+def due(connection: Connection, now: datetime, limit: int) -> tuple[list[Owed], datetime | None]:
+    """What is owed and due, the longest due first, and when the next one is, if that was among the first `limit`."""
+    rows = connection.execute(_OWED, {"most": limit}).mappings().all()
+    found = [_owed_from(row) for row in rows if row["due_at"] <= micros(now)]
+    return found, moment(rows[len(found)]["due_at"]) if len(found) < len(rows) else None
 
 
 def _owed_from(row: Mapping[Any, Any]) -> Owed:

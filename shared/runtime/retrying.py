@@ -1,7 +1,11 @@
 """How long to wait before trying again, as data. Who uses one of these is the only layer that retries its failure."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Final
+
+_RNG: Final = random.Random()
+"""One for all: to seed one costs as much as a database's answer."""
 
 
 @dataclass(slots=True)
@@ -10,7 +14,7 @@ class Backoff:
 
     first_s: float
     most_s: float
-    rng: random.Random = field(default_factory=random.Random)
+    rng: random.Random = _RNG
     tries: int = 0
 
     def next_s(self) -> float:

@@ -42,6 +42,7 @@ from shared.errors import OutcomeUnknown, SeraiError, Unavailable
 GROUP_LIMIT: Final = 256
 GROUP_S: Final = 0.03
 """A group takes in no further body after 256 of them or 30 ms, so that nobody waits long for others' work."""
+LOOK_AGAIN_S: Final = 1.0
 TRIES: Final = 4
 """Runs of one group when others (an operator's shell, a migration) make it fail by deadlock or conflict."""
 
@@ -94,6 +95,7 @@ class Writer:
         self._queue: deque[_Work] = deque()
         self._task: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._look: asyncio.TimerHandle | None = None
         self._closed = False
 
     def submit(self, body: Body) -> asyncio.Future[Any]:
@@ -215,16 +217,18 @@ class Writer:
     async def _begin_on(self, connection: QuickConnection) -> QuickConnection:
         loop = asyncio.get_running_loop()
         watch = loop.call_later(self._limits.lock_s + 1, cut, connection.driver)
-        look = loop.call_later(self._limits.idle_s, self._look_for_silence)
+        self._look = loop.call_later(self._limits.idle_s, self._look_for_silence)
         try:
             await connection.command(self._begin)
         finally:
             watch.cancel()
-            look.cancel()
+            self._look.cancel()
         return connection
 
     def _look_for_silence(self) -> None:
-        """Our turn is long in coming: whoever has it may have been stopped, or cut off from the server."""
+        """Our turn is long in coming: whoever has it may have been stopped, or cut off, or may yet be."""
+        again_s = min(LOOK_AGAIN_S, self._limits.idle_s)
+        self._look = asyncio.get_running_loop().call_later(again_s, self._look_for_silence)
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._silenced(), name="postgres.writer.silence")
 

@@ -15,6 +15,7 @@ from shared.adapters import postgres
 from shared.adapters.postgres import Limits
 from shared.adapters.postgres.throwaway import ThrowAway
 from shared.errors import Unavailable
+from tests.pacing import pause
 from tests.ports.store.database import Database, numbers, put, things
 
 ADD = insert(things)
@@ -142,6 +143,37 @@ async def test_a_copy_that_is_stopped_in_the_middle_of_its_turn_loses_it(
         await standing
     assert await two.read(numbers) == [3]
     await one.transact(put(4))
+    await one.close()
+    await two.close()
+
+
+@pytest.mark.postgres
+async def test_one_that_stops_while_another_waits_already_loses_its_turn_to_it(own_server: ThrowAway) -> None:
+    """The first look at who holds the turn may come too early; it is not the last."""
+    limits = replace(QUICK, idle_s=1.0, lock_s=8, group_s=20, statement_s=20)
+    one, two = [await postgres.open_store(own_server.url(), limits=limits) for _ in range(2)]
+    await one.transact(lambda connection: (things.create(connection), add_one(connection)))
+    await one.transact(lambda connection: connection.execute(delete(things)).rowcount)
+    writes, stopped, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def stands_still(connection: Connection) -> None:
+        from sqlalchemy.util import await_only
+
+        add_one(connection)
+        writes.set()
+        await_only(pause(0.6))
+        connection.execute(ADD, {"id": 2, "name": ""})
+        stopped.set()
+        await_only(go_on.wait())
+
+    standing = asyncio.create_task(one.transact(stands_still))
+    await writes.wait()
+    await two.transact(put(3))
+    assert stopped.is_set()
+    go_on.set()
+    with pytest.raises(Unavailable):
+        await standing
+    assert await two.read(numbers) == [3]
     await one.close()
     await two.close()
 
