@@ -70,9 +70,13 @@ def rich_table(grid: Grid, title: str | None = None) -> Table:
 
 
 def _cell(value: object) -> str:
-    """Plain text of one cell; what could steer a terminal is made visible."""
-    text = "" if value is None else str(value)
-    return "".join(char if char.isprintable() else "\ufffd" for char in text.replace("\n", " "))
+    """Plain text of one cell."""
+    return visible("" if value is None else str(value)).replace("\n", " ")
+
+
+def visible(text: str) -> str:
+    """The text with what could steer a terminal made visible: words of sites and of other people are among ours."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
 
 
 # -- what the rows say --------------------------------------------------------------------------------------------

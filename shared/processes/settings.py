@@ -83,7 +83,8 @@ class ProcessSettings(BaseSettings):
     )
     otlp_endpoint: str = Field(
         "", description="URL of an OpenTelemetry collector (OTLP over HTTP), as `http://collector:4318`; empty = spans "
-        "are not sent."
+        "are not sent. One that wants a token is given it by OpenTelemetry's own `OTEL_EXPORTER_OTLP_HEADERS`, as "
+        "`Authorization=Bearer%20...`."
     )  # fmt: skip
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     drain_s: float = Field(

@@ -49,11 +49,11 @@ class Screen:
 
     def line(self, text: str) -> None:
         """One line of data."""
-        self.out.print(Text(text), soft_wrap=True)
+        self.out.print(Text(grids.visible(text)), soft_wrap=True)
 
     def say(self, text: str, style: str = "dim") -> None:
         """Talk, for people."""
-        self.err.print(Text(text, style=style), soft_wrap=True)
+        self.err.print(Text(grids.visible(text), style=style), soft_wrap=True)
 
     def raw(self, chunk: bytes, *, error: bool = False) -> None:
         """Bytes of a job, unchanged; with `json`, standard output stays clean and all goes to standard error."""
@@ -66,6 +66,6 @@ class Screen:
 def complain(words: str, advice: str | None) -> None:
     """An error, and what to type next."""
     console = Console(stderr=True, highlight=False, markup=False, no_color="NO_COLOR" in os.environ or None)
-    console.print(Text(words, style="red"), soft_wrap=True)
+    console.print(Text(grids.visible(words), style="red"), soft_wrap=True)
     if advice:
         console.print(Text(f"  next: {advice}"), soft_wrap=True)

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 from starlette.responses import JSONResponse
 
+from serai.cli.screen import Format, Screen, complain
 from tests.unit.client.builders import Deaf
 from tests.unit.client.conftest import Serai
 from tests.unit.client.fake_gateway import TOKEN, VO, FakeGateway, event, frames, job_id, look, problem, sse
@@ -427,3 +428,14 @@ def test_every_help_ends_with_examples(serai: Serai, command: str) -> None:
 def test_the_help_lists_the_exit_codes(serai: Serai) -> None:
     out = serai("--help")[1]
     assert "124" in out and "69" in out and all(command in out for command in COMMANDS)
+
+
+def test_words_of_others_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "no room\x1b[2J\x1b]0;title\x07 at\u202e lyon\nnext line"
+    shown = Screen(Format.TABLE, {})
+    shown.say(words)
+    shown.line(words)
+    complain(words, None)
+    out, err = capsys.readouterr()
+    assert "no room" in out and "next line" in err
+    assert not [char for char in out + err if not (char.isprintable() or char == "\n")]
