@@ -1,5 +1,6 @@
 """A task's own token: in the file that SERAI_TOKEN_FILE names, signed by its cluster, and of exactly its job."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -7,23 +8,39 @@ import pytest
 from joserfc import jwk, jws
 
 from shared.engine import AllocationSeen
-from shared.errors import SeraiError
-from shared.runtime.jws import parse
+from shared.errors import NotFound, SeraiError
+from shared.runtime.jws import Compact, Malformed, parse
+from tests.pacing import pause
+from tests.ports.engine.conftest import REAL
 from tests.ports.engine.site import SiteUnderTest, a_script
 
 SHOW = 'cat "$SERAI_TOKEN_FILE" > token; echo "$SERAI_URL" > url; env | grep -c NOMAD_TOKEN > inside || true'
 GATEWAY = "http://gateway.example:8080"
 
 
-async def claims_at(site: SiteUnderTest, end: AllocationSeen) -> dict[str, Any]:
-    """What the token says, once its signature is that of the cluster's published key."""
-    token = (await site.file(end, "token")).decode()
+async def read_at(site: SiteUnderTest, end: AllocationSeen, name: str = "token") -> Compact:
+    """A token, once its signature is that of a key that the cluster publishes now."""
+    token = (await site.file(end, name)).decode()
     keys = (await site.by_hand("GET", "/.well-known/jwks.json"))["keys"]
-    header = parse(token, most_bytes=8_192)
-    key = next(each for each in keys if each["kid"] == header.kid)
-    assert key["alg"] == header.algorithm in ("RS256", "EdDSA")
+    read = parse(token, most_bytes=8_192)
+    key = next(each for each in keys if each["kid"] == read.kid)
+    assert key["alg"] == read.algorithm in ("RS256", "EdDSA")
     jws.deserialize_compact(token, jwk.import_key(key), algorithms=["RS256", "EdDSA"])
-    return header.unverified
+    return read
+
+
+async def written(site: SiteUnderTest, running: AllocationSeen) -> Compact:
+    """The token of a task that has just begun, once it has shown it."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await read_at(site, running)
+            except (NotFound, Malformed):
+                await pause(0.05)
+
+
+async def claims_at(site: SiteUnderTest, end: AllocationSeen) -> dict[str, Any]:
+    return (await read_at(site, end)).unverified
 
 
 @pytest.mark.filterwarnings("ignore:EdDSA is deprecated")
@@ -49,6 +66,21 @@ async def test_b9_another_tasks_token_names_another_job(site: SiteUnderTest) -> 
         found = [await claims_at(other, await other.ended(order)) for order in orders]
     assert [each["nomad_job_id"] for each in found] == [order.attempt.nomad_id for order in orders]
     assert found[0]["jti"] != found[1]["jti"]
+
+
+@pytest.mark.parametrize("site", [REAL], indirect=True)
+@pytest.mark.filterwarnings("ignore:EdDSA is deprecated")
+async def test_i3_a_running_task_goes_on_over_the_rotation_of_its_clusters_key(site: SiteUnderTest) -> None:
+    """`nomad operator root keyring rotate`: the new key signs at once, what the old one signed is good beside it."""
+    async with site.with_settings(platform_url=GATEWAY) as other:
+        running = await other.submitted(a_script(f"{SHOW}; sleep 60"))
+        there = await other.reached(running, "running")
+        before = await written(other, there)
+        await site.by_hand("PUT", "/v1/operator/keyring/rotate")
+        after = await read_at(other, await other.ended(await other.submitted(a_script(SHOW))))
+        assert (await read_at(other, there)).text == before.text, "the old key is published still"
+        await other.engine.close(running.attempt, running.namespace)
+    assert before.kid != after.kid
 
 
 async def test_without_an_address_of_the_platform_there_is_no_token(site: SiteUnderTest) -> None:
