@@ -23,7 +23,7 @@ from shared.contracts.reasons import ReasonCode
 from shared.ids import JobId
 from shared.job import JobState
 from shared.runtime.clock import micros
-from shared.runtime.sql import in_places, places, size_for
+from shared.runtime.sql import asked, in_places, places, size_for
 from shared.site import SiteCapacity
 
 QUEUED: Final = JobState.QUEUED.value
@@ -216,11 +216,12 @@ def current_at(connection: Connection, site: str, after: str, most: int) -> list
 
 
 def read_facts(connection: Connection) -> Facts:
-    """Everything that our records say of the sites now."""
+    """Everything that our records say of the sites now, with one wait for it."""
+    records, cordoned, used = (asked(connection, query) for query in (_SITES, _CORDONS, _USAGE))
     return Facts(
-        records={record.name: record for record in read_sites(connection)},
-        cordons=read_cordons(connection),
-        usage=read_usage(connection),
+        records={row.name: _record(row) for row in records()},
+        cordons={row.site: row.reason for row in cordoned()},
+        usage=tuple(_usage(row) for row in used()),
     )
 
 
@@ -229,15 +230,16 @@ _CORDONS: Final = select(cordons)
 
 
 def read_sites(connection: Connection) -> list[SiteRecord]:
-    return [
-        SiteRecord(
-            name=row.name, capacity=_capacity(row.capacity) if row.capacity else None,
-            observed_at=rows.maybe_moment(row.observed_at),
-            unreachable_since=rows.maybe_moment(row.unreachable_since), suspect=bool(row.suspect),
-            critical_since=rows.maybe_moment(row.critical_since),
-        )
-        for row in connection.execute(_SITES)
-    ]  # fmt: skip
+    return [_record(row) for row in connection.execute(_SITES)]
+
+
+def _record(row: Any) -> SiteRecord:
+    return SiteRecord(
+        name=row.name, capacity=_capacity(row.capacity) if row.capacity else None,
+        observed_at=rows.maybe_moment(row.observed_at),
+        unreachable_since=rows.maybe_moment(row.unreachable_since), suspect=bool(row.suspect),
+        critical_since=rows.maybe_moment(row.critical_since),
+    )  # fmt: skip
 
 
 def read_cordons(connection: Connection) -> dict[str, str]:
@@ -249,10 +251,10 @@ _USED = (attempts.c.site, attempts.c.node, attempts.c.cpu_mhz, attempts.c.memory
 _USAGE: Final = select(*_USED, func.count().label("count")).where(attempts.c.standing.in_(_HOLDS_ROOM)).group_by(*_USED)
 
 
-def read_usage(connection: Connection) -> tuple[Usage, ...]:
-    """The room that our attempts take, alike ones together."""
-    found = connection.execute(_USAGE).mappings()
-    return tuple(Usage(row["site"], row["node"], rows.need_of(row), row["count"]) for row in found)
+def _usage(row: Any) -> Usage:
+    """The room that attempts of ours take, alike ones together."""
+    found = row._mapping
+    return Usage(found["site"], found["node"], rows.need_of(found), found["count"])
 
 
 @lru_cache(maxsize=256)
