@@ -22,5 +22,5 @@ def any_of(ports: range) -> int:
 
 
 def free_port(first: int) -> int:
-    """The first free port of this worker's range at or above `first`."""
-    return next_free_port(first + _WORKER * _PORTS_EACH)
+    """A free port of this worker's range at or above `first`, by chance: another run looks for one as well."""
+    return next_free_port(first + _WORKER % _WORKERS * _PORTS_EACH + random.SystemRandom().randrange(_PORTS_EACH // 2))

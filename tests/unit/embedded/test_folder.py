@@ -10,55 +10,58 @@ from services.embedded.running import fresh_folder
 from services.embedded.sites import BUILT_IN, clusters_of, read_sites
 from shared.errors import Misconfigured
 from tests.builders import NOON
+from tests.free_ports import free_port
 
 pytestmark = pytest.mark.fast
+FIRST = free_port(26_000)
+"""Another one in each worker: tests that take ports and look for them run side by side."""
 
 SITE = "- {name: brno, country: CZ, vos: [vo.bio.example], cores: 1, memory_mib: 512}\n"
 
 
 def test_secret_and_ports_stay_the_same_over_a_restart(tmp_path: Path) -> None:
     first = open_folder(tmp_path / "data")
-    port = first.port("gateway", 19_500)
+    port = first.port("gateway", FIRST)
     first.lock.close()
     again = open_folder(tmp_path / "data")
-    assert (again.service_token, again.port("gateway", 19_500)) == (first.service_token, port)
+    assert (again.service_token, again.port("gateway", FIRST)) == (first.service_token, port)
     assert (tmp_path / "data" / "platform.json").stat().st_mode & 0o077 == 0
 
 
 def test_a_port_that_somebody_took_meanwhile_is_left_to_them(tmp_path: Path) -> None:
     folder = open_folder(tmp_path / "data")
-    port = folder.port("gateway", 19_500)
+    port = folder.port("gateway", FIRST)
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", port))
         other.listen()
-        assert folder.port("gateway", 19_500) > port
+        assert folder.port("gateway", FIRST) > port
 
 
 def test_the_issuer_stays_where_it_was_wherever_the_others_begin(tmp_path: Path) -> None:
     first = open_folder(tmp_path)
-    port = first.issuer_port(19_500)
-    assert first.issuer_port(19_700) == port
+    port = first.issuer_port(FIRST)
+    assert first.issuer_port(FIRST + 20) == port
     first.lock.close()
     again = open_folder(tmp_path)
-    assert again.issuer_port(19_700) == port
+    assert again.issuer_port(FIRST + 20) == port
 
 
 def test_an_issuers_port_that_somebody_took_is_named_and_no_other_is_taken_in_its_place(tmp_path: Path) -> None:
     folder = open_folder(tmp_path)
-    port = folder.issuer_port(19_500)
+    port = folder.issuer_port(FIRST)
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
         other.listen()
         with pytest.raises(Misconfigured, match=rf"port {port} .* tokens and owners of jobs .*ss -ltnp"):
-            folder.issuer_port(19_500)
-    assert folder.issuer_port(19_500) == port
+            folder.issuer_port(FIRST)
+    assert folder.issuer_port(FIRST) == port
 
 
 def test_two_names_never_get_the_same_port(tmp_path: Path) -> None:
     folder = open_folder(tmp_path / "data")
-    assert folder.port("gateway", 19_500) != folder.port("issuer", 19_500)
-    assert next_free_port(19_500, {19_500}) > 19_500
+    assert folder.port("gateway", FIRST) != folder.port("issuer", FIRST)
+    assert next_free_port(FIRST, {FIRST}) > FIRST
 
 
 def test_a_folder_has_one_owner(tmp_path: Path) -> None:
