@@ -28,12 +28,12 @@ async def test_a_flood_of_unknown_key_names_costs_one_fetch_a_minute(tmp_path: P
     async with auth(tmp_path, issuer) as running:
         assert await running.code(issuer.token()) == ""
         running.clock.forward(61)
-        for number in range(300):
+        for number in range(60):
             assert await running.code(signed(stranger, issuer.claims(), kid=f"kid-{number}")) == UNKNOWN
         assert issuer.fetches == 2
         running.clock.forward(61)
         codes = await asyncio.gather(
-            *(running.code(signed(stranger, issuer.claims(), kid=f"kid-{number}")) for number in range(300))
+            *(running.code(signed(stranger, issuer.claims(), kid=f"kid-{number}")) for number in range(60))
         )
         assert set(codes) == {UNKNOWN}
         assert issuer.fetches == 3
