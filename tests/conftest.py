@@ -20,7 +20,7 @@ import structlog
 
 from shared.adapters.postgres import throwaway
 from shared.runtime import logs
-from tests import examples, postgres, sharing, stores
+from tests import examples, leftovers, postgres, sharing, stores
 
 gc.disable()  # while modules are imported and tests collected, which makes a lot and leaves nothing
 sys.dont_write_bytecode = False  # else every process of every run rewrites the asserts of all modules again
@@ -32,6 +32,7 @@ hypothesis.settings.load_profile(examples.NEW)
 
 NEVER_FAST = frozenset({"scenarios", "system", "ports/engine", "ports/agent_recordings"})
 
+RUN = pytest.StashKey[str | None]()
 HERE = Path(__file__).parent
 UNIT = HERE / "unit"
 ON_BOTH = (
@@ -118,6 +119,13 @@ def pytest_sessionfinish() -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "sqlite_only(reason): not run on PostgreSQL")
+    config.stash[RUN] = leftovers.mark(os.environ)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    run = config.stash.get(RUN, None)
+    if run and (left := leftovers.end(run)):
+        print("ended what the tests left running:", *left, sep="\n  ")
     if config.option.markexpr == "fast" and not config.getoption("--hypothesis-profile"):
         hypothesis.settings.load_profile(examples.SOME)
 
