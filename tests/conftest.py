@@ -5,6 +5,7 @@ on PostgreSQL, `--store=sqlite` nothing. The fast set never needs a server.
 """
 
 import gc
+import importlib
 import io
 import logging
 import os
@@ -120,6 +121,8 @@ def pytest_sessionfinish() -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "sqlite_only(reason): not run on PostgreSQL")
     config.stash[RUN] = leftovers.mark(os.environ)
+    if config.option.markexpr != "fast":
+        config.pluginmanager.register(importlib.import_module("tests.told"))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

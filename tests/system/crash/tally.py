@@ -1,4 +1,4 @@
-"""The figures of the crash tests: points, lost, doubled. Shown at the end of a run by `conftest.py`."""
+"""The figures of the crash tests: points, lost, doubled. Shown at the end of a run by `tests/told.py`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
