@@ -95,7 +95,7 @@ def _measured(names: list[str], quick: bool) -> tuple[list[Result], list[str]]:
         print(f"{name} ...", end=" ", flush=True)
         try:
             measured += BENCHES[name](quick)
-        except Exception:
+        except Exception:  # shown, and the exit code says so: the others are measured all the same
             failed.append(name)
             traceback.print_exc()
         print(f"{time.monotonic() - began:.0f} s", flush=True)

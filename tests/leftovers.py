@@ -3,7 +3,9 @@
 Every program inherits the run's mark in its environment, brokers and databases included.
 """
 
+import contextlib
 import os
+import select
 import signal
 import time
 import uuid
@@ -11,11 +13,8 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Final
 
-from tests import pacing
-
 MARK: Final = "SERAI_TEST_RUN"
 _PATIENCE_S: Final = 3.0
-_LOOK_S: Final = 0.05
 
 
 def mark(environment: MutableMapping[str, str]) -> str | None:
@@ -30,10 +29,13 @@ def end(run: str) -> list[str]:
     """End every program of a run but this one: asked first, killed after 3 s. Their command lines."""
     found = _of(run)
     names = [_name(pid) for pid in found]
-    _signal(found, signal.SIGTERM)
-    until = time.monotonic() + _PATIENCE_S
-    while _of(run) and time.monotonic() < until:
-        pacing.hold_the_loop(_LOOK_S)
+    with contextlib.ExitStack() as stack:
+        ends = [end for pid in found if (end := _end_of(pid, stack)) is not None]
+        _signal(found, signal.SIGTERM)
+        until = time.monotonic() + _PATIENCE_S
+        while ends and (left := until - time.monotonic()) > 0:
+            ended, _, _ = select.select(ends, [], [], left)
+            ends = [end for end in ends if end not in ended]
     _signal(_of(run), signal.SIGKILL)
     return names
 
@@ -42,6 +44,16 @@ def _of(run: str) -> list[int]:
     wanted = f"{MARK}={run}".encode()
     pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
     return [pid for pid in pids if pid != os.getpid() and wanted in _read(pid, "environ").split(b"\0")]
+
+
+def _end_of(pid: int, stack: contextlib.ExitStack) -> int | None:
+    """A descriptor that can be read when the process has ended; None when it has already."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    stack.callback(os.close, descriptor)
+    return descriptor
 
 
 def _name(pid: int) -> str:

@@ -128,14 +128,14 @@ def fold_stream(
 
     `known` are views as committed earlier, which spares reading those that nobody has changed since.
     """
-    look = event_log.ask_state(connection, lock=True)
-    views = store.views(connection, sorted(_jobs_of(facts)), known)
+    look, job_ids = event_log.ask_state(connection, lock=True), _jobs_of(facts)
+    views = store.views(connection, sorted(job_ids), known)
     state = look()
     done = state.stream_offset
     fresh = [fact for fact in facts if done is None or (fact.offset is not None and fact.offset > done)]
     folded = _folded(connection, Folding(views, state.head), fresh, now)
     event_log.move(connection, folded.head, offset if done is None else max(offset, done))
-    return replace(folded, job_ids=frozenset(_jobs_of(facts)))
+    return replace(folded, job_ids=frozenset(job_ids))
 
 
 def fill_hole(connection: Connection, hole: Hole, facts: Sequence[Fact], now: datetime) -> Folded:

@@ -10,6 +10,7 @@ How a compiled statement runs is the driver's matter: `sqlite_quick.py`, `postgr
 """
 
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -61,16 +62,16 @@ class _Seen:
     plans: dict[tuple[str, tuple[str, ...], bool], Plan | None] = field(default_factory=dict)
 
 
-class QuickConnection(Connection):
+class QuickConnection(Connection, ABC):
     """A connection in autocommit mode, of an engine whose parameters have places instead of names."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._kind = engine.dialect.name
 
+    @abstractmethod
     def run(self, plan: Plan, values: list[Any], *, many: bool) -> QuickResult:
         """Run a statement, with many rows of values or one. Raises what SQLAlchemy makes of the driver's errors."""
-        raise NotImplementedError
 
     def execute(self, statement: Any, parameters: Any = None, **options: Any) -> Any:
         """As `Connection.execute`."""

@@ -40,8 +40,8 @@ class ProcessSettings(BaseSettings):
         "(`serai-platform service-keys` makes one for each)."
     )  # fmt: skip
     service_keys: str = Field(
-        "", description="Needed. Public keys of all services, the same at all: `gateway=<key>,scheduler=<key>,...`. "
-        "A service may stand there twice while its key is being replaced."
+        "", description="Needed. Public keys of all services, the same everywhere: "
+        "`gateway=<key>,scheduler=<key>,...`. A service may stand there twice while its key is being replaced."
     )  # fmt: skip
     host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` in a container.")
     port: int = Field(

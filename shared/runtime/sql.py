@@ -11,6 +11,8 @@ from typing import Any
 from sqlalchemy import BindParameter, Connection, Select, Table, bindparam
 from sqlalchemy.dialects import postgresql, sqlite
 
+from shared.errors import Misconfigured
+
 Row = Mapping[str, object]
 _Insert = sqlite.Insert | postgresql.Insert
 
@@ -104,4 +106,4 @@ def _insert(table: Table, dialect: str) -> _Insert:
         case "postgresql":
             # Inline: without the primary key that SQLAlchemy would ask back of each row, and nobody reads.
             return postgresql.insert(table).inline()
-    raise NotImplementedError(f"no insert with conflict clause is known for {dialect}: add it here")
+    raise Misconfigured(f"the databases of the platform are SQLite and PostgreSQL, not {dialect}")

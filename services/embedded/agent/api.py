@@ -79,7 +79,7 @@ class Api:
             answer = text_answer(refused.status, refused.text)
         except asyncio.CancelledError:
             raise
-        except Exception:
+        except Exception:  # as Nomad: 500 for the one who asked, the rest in the log
             log.exception("%s %s", request.method, request.path)
             answer = text_answer(500, "internal error")
         if answer is not None:

@@ -89,7 +89,7 @@ class EmbeddedAgent:
         self.address = f"http://{self.settings.host}:{listener.getsockname()[1]}"
         try:
             lines = await asyncio.to_thread(self._load)
-        except BaseException:
+        except BaseException:  # cancelled, too: the port must not stay taken
             listener.close()
             raise
         for line in lines:

@@ -118,7 +118,7 @@ class ThrowAwayConsul:
         except TimeoutError as error:
             await self.stop()
             raise Unavailable(f"Consul had no leader after {READY_S:g} s:\n{self._last_words()}") from error
-        except BaseException:
+        except BaseException:  # cancelled, too: nobody else would end the program
             await self.stop()
             raise
 

@@ -51,7 +51,7 @@ class EmbeddedBus:
         try:
             raw = await asyncio.to_thread(file.connect, path)
             return cls(path, lock, raw, Bindings(queues, streams), clock)
-        except BaseException:
+        except BaseException:  # cancelled, too: the file must not stay taken
             lock.close()
             raise
 

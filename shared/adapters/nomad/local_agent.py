@@ -69,7 +69,7 @@ class LocalRegion:
             for client in clients:
                 await self._run(client.name, local_config.client(self._settings, client))
             await self._until("/v1/nodes", lambda nodes: _ready(nodes) == len(clients))
-        except BaseException:
+        except BaseException:  # cancelled, too: nobody else would end the programs
             await self.stop()
             raise
 

@@ -46,7 +46,7 @@ async def open_store(url: str, migrations: str | None = None, *, limits: Limits 
             turn = await _looked_at(writers, where)
             if migrations is not None:
                 await asyncio.to_thread(_migrated, address, limits, migrations)
-    except BaseException:
+    except BaseException:  # cancelled, too: its connections would stay open
         await writers.dispose()
         raise
     readers = connecting.engine(address, limits, read_only=True)

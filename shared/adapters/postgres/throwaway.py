@@ -111,7 +111,7 @@ class ThrowAway:
         except TimeoutError as error:
             await self.stop()
             raise Unavailable(f"PostgreSQL was not ready after {READY_S:g} s:\n{self._last_words()}") from error
-        except BaseException:
+        except BaseException:  # cancelled, too: nobody else would end the program
             await self.stop()
             raise
 
