@@ -65,22 +65,33 @@ def arrival(connection: Connection, job_id: JobId, precedence: int, owner: Princ
     given = {
         "job_id": str(job_id), "of_precedence": precedence, "of_issuer": owner.issuer, "of_subject": owner.subject,
     }  # fmt: skip
-    known, first, last, cancelled = connection.execute(_ARRIVAL, given).one()
+    known, first, last, cancelled = connection.execute(ARRIVAL, given).one()
     return Arrival(known, turn_of(first, last), cancelled)
 
 
-_FIRST_TURN: Final = select(func.min(jobs.c.turn)).where(
-    jobs.c.state == QUEUED, jobs.c.precedence == bindparam("of_precedence")
+_FIRST_TURN: Final = (
+    select(jobs.c.turn)
+    .where(jobs.c.state == QUEUED, jobs.c.precedence == bindparam("of_precedence"))
+    .order_by(jobs.c.turn)
+    .limit(1)
 )
-_LAST_OWN: Final = select(func.max(jobs.c.turn)).where(
-    jobs.c.state == QUEUED,
-    jobs.c.precedence == bindparam("of_precedence"),
-    jobs.c.owner_subject == bindparam("of_subject"),
-    jobs.c.owner_issuer == bindparam("of_issuer"),
+_LAST_OWN: Final = (
+    select(jobs.c.turn)
+    .where(
+        jobs.c.state == QUEUED,
+        jobs.c.precedence == bindparam("of_precedence"),
+        jobs.c.owner_subject.between(bindparam("of_subject"), bindparam("of_subject")),
+        jobs.c.owner_issuer.between(bindparam("of_issuer"), bindparam("of_issuer")),
+    )
+    .order_by(jobs.c.owner_subject.desc(), jobs.c.owner_issuer.desc(), jobs.c.turn.desc())
+    .limit(1)
 )
+"""Least and greatest, by an order that one index alone has (`jobs_queue`, `jobs_turn`; hence `between` where `=` would
+do): PostgreSQL plans them once, maybe over an empty table, and took an index that finds all queued jobs.
+"""
 _KNOWN: Final = exists().where(jobs.c.id == bindparam("job_id"))
 _CANCELLED: Final = exists().where(cancels_waiting.c.job_id == bindparam("job_id"))
-_ARRIVAL: Final = select(
+ARRIVAL: Final = select(
     _KNOWN.label("known"), _FIRST_TURN.scalar_subquery().label("first"), _LAST_OWN.scalar_subquery().label("last_own"),
     _CANCELLED.label("cancelled"),
 )  # fmt: skip
