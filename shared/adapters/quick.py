@@ -4,7 +4,8 @@ Core spends two to four times on an `execute` what the driver does, and a job's 
 sixty statements (docs/figures.md). A statement object that is executed a second time is one that its module built once:
 it is compiled to SQL here and goes straight to the driver from then on. Everything else goes through Core, as do
 statements that this module does not know how to run (`IN` lists beside other parameters, defaults made in Python,
-RETURNING). Rows are SQLAlchemy's own, found by name or place, and fetched at once. Errors are SQLAlchemy's.
+a RETURNING that nobody wrote). Rows are SQLAlchemy's own, found by name or place, and fetched at once. Errors are
+SQLAlchemy's.
 
 How a compiled statement runs is the driver's matter: `sqlite_quick.py`, `postgres/quick.py`.
 """
@@ -43,6 +44,7 @@ class Plan:
     slots: tuple[tuple[str | None, Any, Process], ...]
     types: tuple[Any, ...] | None
     """Types of the columns it gives; None for a statement that gives no rows."""
+    writes: bool
     metadata: SimpleResultMetaData | None = None
     processes: tuple[tuple[int, Callable[[Any], Any]], ...] = ()
 
@@ -124,8 +126,8 @@ class QuickConnection(Connection, ABC):
         compiled = self._compiled(statement, names, many)
         if compiled is None:
             return None
-        types = tuple(column.type for column in statement.selected_columns) if isinstance(statement, Select) else None
-        return Plan(str(compiled), tuple(self._slot(compiled, name) for name in compiled.positiontup or ()), types)
+        slots = tuple(self._slot(compiled, name) for name in compiled.positiontup or ())
+        return Plan(str(compiled), slots, _types(statement), writes=not isinstance(statement, Select))
 
     def _compiled(self, statement: Any, names: tuple[str, ...], many: bool) -> SQLCompiler | None:
         told = {"dialect": self.dialect, "column_keys": list(names) or None, "for_executemany": many}
@@ -162,10 +164,20 @@ def _is_plain(compiled: SQLCompiler) -> bool:
     return not (
         compiled.literal_execute_params
         or compiled.escaped_bind_names
-        or compiled.effective_returning
+        or (compiled.effective_returning and not _returned(compiled.statement))
         or (compiled.isinsert and compiled.insert_prefetch)
         or (compiled.isupdate and compiled.update_prefetch)
     )
+
+
+def _returned(statement: Any) -> tuple[Any, ...]:
+    """The columns that it says to give back of what it writes."""
+    return () if isinstance(statement, Select) else tuple(statement.exported_columns)
+
+
+def _types(statement: Any) -> tuple[Any, ...] | None:
+    columns = statement.selected_columns if isinstance(statement, Select) else _returned(statement)
+    return tuple(column.type for column in columns) or None
 
 
 def _processed(row: Sequence[Any], processes: Sequence[tuple[int, Callable[[Any], Any]]]) -> tuple[Any, ...]:

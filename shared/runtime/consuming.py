@@ -8,10 +8,8 @@ are being handled share the next transaction: each of them alone would wait for 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Final
-
-from sqlalchemy import Select, Table, bindparam, select
 
 from shared.contracts import codec
 from shared.contracts.envelope import Envelope, Message
@@ -21,7 +19,7 @@ from shared.ports import Delivery, MessageBus
 from shared.runtime import logs
 from shared.runtime.clock import micros
 from shared.runtime.retrying import Backoff
-from shared.runtime.sql import in_places, insert_missing, places, size_for
+from shared.runtime.sql import insert_new
 from shared.runtime.transactions import Transactions, Unit
 
 Handler = Callable[[Unit, Envelope, Any], None]
@@ -208,19 +206,11 @@ class _Together:
     def _note(self, batch: list[_Waiting], new: set[str], unit: Unit) -> None:
         """Which of them are new; they are not any more."""
         ids = [one.decoded.envelope.id for one in batch]
-        asked = {"consumer": self._queue, **in_places("id", ids)}
-        found = unit.connection.execute(_seen(self._inbox, size_for(len(ids))), asked)
         new.clear()
-        new.update(set(ids).difference(row[0] for row in found))
-        rows = [{"consumer": self._queue, "id": id, "received_at": micros(unit.now)} for id in sorted(new)]
-        insert_missing(unit.connection, self._inbox, rows)
+        same = {"consumer": self._queue, "received_at": micros(unit.now)}
+        new.update(insert_new(unit.connection, self._inbox, "id", ids, **same))
 
     def _once(self, decoded: codec.Decoded, new: set[str], unit: Unit) -> None:
         if decoded.envelope.id in new:
             new.discard(decoded.envelope.id)
             self._handlers[type(decoded.content)](unit, decoded.envelope, decoded.content)
-
-
-@lru_cache(maxsize=32)
-def _seen(inbox: Table, size: int) -> Select[Any]:
-    return select(inbox.c.id).where(inbox.c.consumer == bindparam("consumer"), inbox.c.id.in_(places("id", size)))

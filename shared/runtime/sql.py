@@ -48,6 +48,22 @@ def insert_missing(connection: Connection, table: Table, values: Row | Sequence[
         connection.execute(_ignoring(table, connection.dialect.name), _parameters(rows))
 
 
+def insert_new(
+    connection: Connection, table: Table, column: str, values: Sequence[Any], **same: object
+) -> set[Any]:  # fmt: skip
+    """Insert a row for each of `values`, all alike but for `column`; which of them were not there before.
+
+    One statement, because one that looks first is at the mercy of the planner: knowing nothing yet of a new table,
+    PostgreSQL read every row of a consumer's inbox to find sixteen of them.
+    """
+    if not values:
+        return set()
+    names = tuple(same)
+    statement = _noting(table, connection.dialect.name, column, names, size_for(len(values)))
+    found = connection.execute(statement, {f"every_{name}": same[name] for name in names} | in_places(column, values))
+    return {row[0] for row in found}
+
+
 def upsert(connection: Connection, table: Table, values: Row | Sequence[Row], keys: Sequence[str]) -> None:
     """Insert one row or many; where `keys` (a unique key) clash, overwrite the other columns that were given.
 
@@ -88,6 +104,13 @@ def _parameters(rows: Sequence[Row]) -> dict[str, object] | list[dict[str, objec
 def _ignoring(table: Table, dialect: str) -> _Insert:
     """Asks SQLAlchemy to keep the count of rows, which it otherwise drops for inserts."""
     return _insert(table, dialect).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+
+
+@lru_cache(maxsize=256)
+def _noting(table: Table, dialect: str, column: str, same: tuple[str, ...], size: int) -> Any:
+    every: dict[str, BindParameter[Any]] = {name: bindparam(f"every_{name}") for name in same}
+    rows = [every | {column: place} for place in places(column, size)]
+    return _insert(table, dialect).values(rows).on_conflict_do_nothing().returning(table.c[column])
 
 
 @lru_cache(maxsize=256)

@@ -54,8 +54,9 @@ class QuickConnection(quick.QuickConnection):
 
     def run(self, plan: Plan, values: list[Any], *, many: bool) -> QuickResult:
         try:
-            if plan.types is None:
+            if plan.writes:
                 self.writes += 1
+            if plan.types is None:
                 return _Sent(self, await_only(self._send(plan.sql, values, many)))
             self.reads += 1
             cursor, found = await_only(self._fetch(plan.sql, values))

@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from shared.errors import Conflict
 from shared.ports import Store
 from shared.runtime.migrating import create_tables
-from shared.runtime.sql import asked, insert_or_ignore, upsert
+from shared.runtime.sql import asked, insert_new, insert_or_ignore, upsert
 from tests.ports.store.database import Database, runtime
 
 rows = Table(
@@ -167,6 +167,32 @@ async def test_clashes_are_left_out_or_overwritten(store: Store) -> None:
         assert not await store.transact(lambda c, turn=turn: insert_or_ignore(c, rows, row(turn)))  # type: ignore[misc]
         await store.transact(lambda c, turn=turn: upsert(c, rows, row(0, f"turn {turn}"), ["id"]))  # type: ignore[misc]
         assert (await store.read(names))[0] == f"turn {turn}"
+
+
+async def test_of_rows_that_are_written_down_the_new_ones_are_told(store: Store) -> None:
+    def note(*numbers: int) -> Callable[[Connection], set[Any]]:
+        return lambda connection: insert_new(connection, rows, "id", numbers, name="noted")
+
+    for turn in (0, 10, 20):
+        assert await store.transact(note()) == set()
+        assert await store.transact(note(turn)) == {turn}
+        assert await store.transact(note(turn, turn + 1, turn + 2)) == {turn + 1, turn + 2}
+        assert await store.transact(note(turn + 3, turn + 3)) == {turn + 3}
+        assert await store.transact(note(turn, turn + 3)) == set()
+    assert set((await store.read(names)).values()) == {"noted"}
+    assert len(await store.read(names)) == 12
+
+
+async def test_a_body_that_is_undone_has_noted_nothing(store: Store) -> None:
+    def fails(connection: Connection) -> None:
+        insert_new(connection, rows, "id", [1, 2], name="noted")
+        raise Conflict("no")
+
+    before, failed, after = await asyncio.gather(
+        store.transact(add(3)), store.transact(fails), store.transact(add(4)), return_exceptions=True
+    )  # fmt: skip
+    assert (before, type(failed), after) == (3, Conflict, 4)
+    assert list(await store.read(names)) == [3, 4]
 
 
 async def test_a_read_of_several_statements_sees_one_moment(store: Store) -> None:
