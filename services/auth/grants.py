@@ -1,7 +1,8 @@
-"""Decides what is asked for and signs what is allowed: one grant for one command, its type and its exact bytes.
+"""Decides what is asked for and signs what is allowed: a grant for commands of one type and their exact bytes.
 
-Auth never sees a body: it signs the digest, and the receiver holds grant and body side by side
-(`shared/runtime/tokens.py`). Called by `api.py` with a principal whose live token has just been verified.
+Auth never sees a body: it signs digests, and the receiver holds grant and body side by side
+(`shared/runtime/tokens.py`). Commands of one question that differ in nothing but their bytes share a signature. Called
+by `api.py` with a principal whose live token has just been verified.
 """
 
 import asyncio
@@ -38,7 +39,9 @@ _REGISTRY: Final = jws.JWSRegistry(algorithms=[tokens.ALGORITHM])
 SecretSizes = Mapping[tuple[str, str], int]
 """Bytes of the caller's secrets by VO and name."""
 _AT_ONCE: Final = 50
-"""Signatures (about 2 ms) between two chances for everybody else on the event loop."""
+"""Decisions, or signatures (about 2 ms), between two chances for everybody else on the event loop."""
+_SHARED: Final = 8
+"""Commands that one signature covers at most: each adds 90 bytes to every message that carries it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,30 +64,35 @@ class Granting:
         self, asker: Verified, items: Sequence[GrantItem], standing: Standing, secrets: SecretSizes, now: datetime
     ) -> tuple[list[GrantAnswer], list[AuditRow]]:
         """An answer for each item in order, and what is to be written down before any of them leaves."""
-        question, key = uuid6.uuid7().hex, self._chest.current()
-        answers: list[GrantAnswer] = []
-        counts: Counter[tuple[str, str | None, bool, str]] = Counter()
-        for index, item in enumerate(items):
-            if index % _AT_ONCE == _AT_ONCE - 1:
-                await asyncio.sleep(0)
-            decision = decide(asker, item, standing, self._layers, secrets, now)
-            counts[item.verb, item.vo, decision.allowed, decision.code] += 1
-            answers.append(self._answer(asker, item, decision, f"{question}.{index}", key, now))
+        decisions = []
+        for item in items:
+            decisions.append(decide(asker, item, standing, self._layers, secrets, now))
+            await _breath(len(decisions))
+        question = uuid6.uuid7().hex
+        counts = Counter(
+            (item.verb, item.vo, decision.allowed, decision.code)
+            for item, decision in zip(items, decisions, strict=True)
+        )
         rows = [
             AuditRow(question, now, asker.principal, verb, vo, allowed, code, count)
             for (verb, vo, allowed, code), count in counts.items()
         ]
-        return answers, rows
+        return await self._answers(asker, items, decisions, question, now), rows
 
-    def _answer(
-        self, asker: Verified, item: GrantItem, decision: Decision, id: str, key: SigningKey, now: datetime
-    ) -> GrantAnswer:
-        if not decision.allowed:
-            return GrantAnswer(refusal=decision.message, refusal_code=decision.code)
-        grant = sign_command_grant(
-            key, asker, item, id=id, now=now, life=self._lives.command, policy=decision.policy_version
-        )
-        return GrantAnswer(grant=grant)
+    async def _answers(
+        self, asker: Verified, items: Sequence[GrantItem], decisions: Sequence[Decision], question: str, now: datetime
+    ) -> list[GrantAnswer]:
+        answers = [GrantAnswer(refusal=each.message, refusal_code=each.code) for each in decisions]
+        key = self._chest.current()
+        for number, those in enumerate(alike(items, decisions), start=1):
+            grant = GrantAnswer(grant=sign_command_grant(
+                key, asker, [items[index] for index in those], id=f"{question}.{those[0]}", now=now,
+                life=self._lives.command, policy=decisions[those[0]].policy_version,
+            ))  # fmt: skip
+            for index in those:
+                answers[index] = grant
+            await _breath(number)
+        return answers
 
     def read_grant(self, asker: Verified, verbs: Mapping[str, frozenset[str]], now: datetime) -> str:
         """A fresh read grant over these verbs by VO; it never outlives the token."""
@@ -119,17 +127,38 @@ def decide(
     return decision if there.allowed else there
 
 
+def alike(items: Sequence[GrantItem], decisions: Sequence[Decision]) -> list[list[int]]:
+    """Which of those that are allowed one grant can cover, by their places: they differ in their bodies only."""
+    found: dict[tuple[object, ...], list[list[int]]] = {}
+    for index, (item, decision) in enumerate(zip(items, decisions, strict=True)):
+        if decision.allowed:
+            shares = found.setdefault(_but_for_its_body(item, decision), [[]])
+            if len(shares[-1]) == _SHARED:
+                shares.append([])
+            shares[-1].append(index)
+    return [those for shares in found.values() for those in shares]
+
+
+def _but_for_its_body(item: GrantItem, decision: Decision) -> tuple[object, ...]:
+    demand = item.demand and item.demand.digest()
+    return item.verb, item.vo, item.own, item.message_type, item.content_type, demand, decision.policy_version
+
+
 def sign_command_grant(
-    key: SigningKey, asker: Verified, item: GrantItem, *, id: str, now: datetime, life: timedelta, policy: str = ""
-) -> str:
-    """A JWS of type `serai-grant+jwt` over exactly this item; `policy` is the version that it was decided by."""
+    key: SigningKey, asker: Verified, items: Sequence[GrantItem], *, id: str, now: datetime, life: timedelta,
+    policy: str = "",
+) -> str:  # fmt: skip
+    """A JWS of type `serai-grant+jwt` over exactly these items, which differ in their bodies only; `policy` is the
+    version that they were decided by.
+    """
+    item, bodies = items[0], [each.body_sha256 for each in items]
     more: dict[str, Any] = {} if item.demand is None else {"demand_sha256": item.demand.digest()}
     if asker.workload is not None:
         more["workload"] = asker.workload.model_dump()
     return _signed(key, tokens.COMMAND_GRANT, {
         **_common(asker, now, now + life), "jti": id, "verb": item.verb, "vo": item.vo, "own": item.own,
-        "message_type": item.message_type, "content_type": item.content_type, "body_sha256": item.body_sha256,
-        "policy": policy, **more,
+        "message_type": item.message_type, "content_type": item.content_type,
+        "body_sha256": bodies if len(bodies) > 1 else bodies[0], "policy": policy, **more,
     })  # fmt: skip
 
 
@@ -155,3 +184,8 @@ def _common(asker: Verified, now: datetime, until: datetime) -> dict[str, Any]:
 def _signed(key: SigningKey, kind: str, claims: dict[str, Any]) -> str:
     header = {"alg": tokens.ALGORITHM, "typ": kind, "kid": key.kid}
     return jws.serialize_compact(header, orjson.dumps(claims), key.key, registry=_REGISTRY)
+
+
+async def _breath(done: int) -> None:
+    if done % _AT_ONCE == 0:
+        await asyncio.sleep(0)

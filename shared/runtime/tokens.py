@@ -1,4 +1,4 @@
-"""Checking what auth has signed: command grants (one command, its exact bytes) and read grants (who asks, for 60 s).
+"""Checking what auth has signed: command grants (commands, their exact bytes) and read grants (who asks, for 60 s).
 
 Auth alone signs (`services/auth/grants.py`). The scheduler checks commands here, scheduler and monitor check
 questions. The anchor is the IETF draft on Transaction Tokens; the subject is spelled as in RFC 9493 (`iss_sub`).
@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 from joserfc.errors import JoseError
@@ -40,6 +41,8 @@ MOST_GRANT_BYTES: Final = 32_768
 _SKEW = timedelta(seconds=60)
 _TIMES: Final = KeyTimes(cool_down_s=5, refresh_s=600)
 _REMEMBERED: Final = 4_096
+_SHARED: Final = 256
+"""Command grants that are remembered for others that come with the same one: those of one question come together."""
 
 
 class GrantInvalid(Refused):
@@ -51,7 +54,7 @@ class GrantInvalid(Refused):
 
 @dataclass(frozen=True, slots=True)
 class GrantClaims:
-    """What a command grant says: this principal may have exactly these bytes done.
+    """What a command grant says: this principal may have exactly these bytes done, of one command or of each of a few.
 
     `own`: only if what the command acts on is the principal's own; the receiver checks that with `covers`. `client` and
     `token_id`: with what it was asked for. `policy`: the version that allowed it; `demand_sha256`: what it judged.
@@ -64,7 +67,8 @@ class GrantClaims:
     own: bool
     message_type: str
     content_type: str
-    body_sha256: str
+    bodies: tuple[str, ...]
+    """SHA-256 (hex) of each."""
     issued_at: datetime
     expires_at: datetime
     client: str = ""
@@ -111,6 +115,15 @@ class ReadGrant:
         return verb in self.platform_verbs or verb in self.memberships.get(vo, frozenset())
 
 
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A command grant whose signature this key made, and what it says."""
+
+    token: jws.Compact
+    key: OKPKey
+    claims: GrantClaims
+
+
 def same(one: Principal, other: Principal) -> bool:
     """Whether both are the same principal; names are for people only."""
     return one.issuer == other.issuer and one.subject == other.subject
@@ -133,6 +146,7 @@ class GrantVerifier:
         self._clock = clock
         self._trust = trust
         self._read: OrderedDict[bytes, ReadGrant] = OrderedDict()
+        self._commands: OrderedDict[str, _Checked] = OrderedDict()
 
     async def verify_command(self, message: Message) -> GrantClaims:
         """The claims of a command's grant, when it covers exactly this message and says the same as its body.
@@ -140,7 +154,7 @@ class GrantVerifier:
         Raises GrantInvalid, GrantExpired (all right but the time), GrantSuspended, codec.Undecodable, or Unavailable
         when the keys cannot be had: then nothing is known yet, try again.
         """
-        claims = claims_of(await self._payload(message.headers.get(GRANT_HEADER, ""), COMMAND_GRANT))
+        claims = await self._command_claims(message.headers.get(GRANT_HEADER, ""))
         _check_binding(claims, message)
         _check_meaning(claims, codec.decode(message).content)
         self._check_not_early(claims.issued_at)
@@ -155,7 +169,9 @@ class GrantVerifier:
         digest = hashlib.sha256(grant.encode(errors="replace")).digest()
         known = self._read.get(digest)
         if known is None:
-            known = _read_grant(await self._payload(grant, READ_GRANT), self._check_not_early)
+            token = _of_kind(grant, READ_GRANT)
+            _signed_with(await self._ring.get(token.kid), token)
+            known = _read_grant(token.unverified, self._check_not_early)
             self._read[digest] = known
             while len(self._read) > _REMEMBERED:
                 self._read.popitem(last=False)
@@ -165,6 +181,19 @@ class GrantVerifier:
         if await self._is_suspended(known.principal, known.client, known.token_id):
             raise GrantInvalid("who asks is suspended")
         return known
+
+    async def _command_claims(self, grant: str) -> GrantClaims:
+        """What auth has signed there. A signature that others came with is not checked again, as long as its key is
+        published unchanged.
+        """
+        known = self._commands.get(grant)
+        token = known.token if known else _of_kind(grant, COMMAND_GRANT)
+        key = await self._ring.get(token.kid)
+        if known is None or key is not known.key:
+            known = self._commands[grant] = _Checked(token, _signed_with(key, token), granted_claims(grant))
+            while len(self._commands) > _SHARED:
+                self._commands.popitem(last=False)
+        return known.claims
 
     async def _is_suspended(self, principal: Principal, client: str, token_id: str) -> bool:
         if self._trust is None:
@@ -178,22 +207,6 @@ class GrantVerifier:
     def _check_not_early(self, issued_at: datetime) -> None:
         if issued_at > self._clock() + _SKEW:
             raise GrantInvalid("the grant was issued in the future: check the clocks")
-
-    async def _payload(self, grant: str, kind: str) -> dict[str, Any]:
-        """Signature, type, issuer and audience checked."""
-        if not grant:
-            raise GrantInvalid("there is no grant")
-        token = _parsed(grant)
-        if token.header.get("typ") != kind:
-            raise GrantInvalid(f"the grant is of another type than {kind}")
-        if token.algorithm != ALGORITHM or not token.kid:
-            raise GrantInvalid(f"the grant is not signed with {ALGORITHM} and a named key")
-        key = await self._ring.get(token.kid)
-        if key is None or not jws.verify(token, key, ALGORITHM):
-            raise GrantInvalid("the signature of the grant is not auth's")
-        if token.unverified.get("iss") != ISSUER or token.unverified.get("aud") != AUDIENCE:
-            raise GrantInvalid("the grant is not auth's for this platform")
-        return token.unverified
 
 
 def keys_of(auth: Questions) -> Callable[[], Awaitable[dict[str, Any]]]:
@@ -223,8 +236,10 @@ def grant_keys(document: Mapping[str, Any]) -> dict[str, OKPKey]:
     return found
 
 
+@lru_cache(maxsize=_SHARED)
 def granted_claims(grant: str) -> GrantClaims:
-    """The claims of a command grant that `verify_command` has passed, without checking it again.
+    """The claims of a command grant that `verify_command` has passed, without checking it again. Read once for all that
+    come with it.
 
     For handlers behind an authorised consumer; never for anything that comes from outside.
     """
@@ -242,7 +257,7 @@ def claims_of(payload: Mapping[str, Any]) -> GrantClaims:
             own=payload["own"] is not False,
             message_type=_string(payload, "message_type"),
             content_type=_string(payload, "content_type"),
-            body_sha256=_string(payload, "body_sha256"),
+            bodies=_bodies(payload["body_sha256"]),
             issued_at=_moment(payload, "iat"),
             expires_at=_moment(payload, "exp"),
             client=str(payload.get("client", "")),
@@ -256,8 +271,7 @@ def claims_of(payload: Mapping[str, Any]) -> GrantClaims:
 
 
 def _check_binding(claims: GrantClaims, message: Message) -> None:
-    digest = hashlib.sha256(message.body).hexdigest()
-    if not hmac.compare_digest(claims.body_sha256.encode(), digest.encode()):
+    if hashlib.sha256(message.body).hexdigest() not in claims.bodies:
         raise GrantInvalid("the grant is for another body")
     if claims.message_type != message.type or claims.content_type != message.content_type:
         raise GrantInvalid(f"the grant is for {claims.message_type}, not for {message.type}")
@@ -310,6 +324,27 @@ def _read_grant(payload: Mapping[str, Any], check_not_early: Callable[[datetime]
         raise GrantInvalid(f"the read grant lacks or misspells a claim: {error}") from error
 
 
+def _of_kind(grant: str, kind: str) -> jws.Compact:
+    """A well-formed grant of this type that names its key. Nothing in it is believed yet."""
+    if not grant:
+        raise GrantInvalid("there is no grant")
+    token = _parsed(grant)
+    if token.header.get("typ") != kind:
+        raise GrantInvalid(f"the grant is of another type than {kind}")
+    if token.algorithm != ALGORITHM or not token.kid:
+        raise GrantInvalid(f"the grant is not signed with {ALGORITHM} and a named key")
+    return token
+
+
+def _signed_with(key: OKPKey | None, token: jws.Compact) -> OKPKey:
+    """The key, when it made the signature of a grant that is auth's for this platform."""
+    if key is None or not jws.verify(token, key, ALGORITHM):
+        raise GrantInvalid("the signature of the grant is not auth's")
+    if token.unverified.get("iss") != ISSUER or token.unverified.get("aud") != AUDIENCE:
+        raise GrantInvalid("the grant is not auth's for this platform")
+    return key
+
+
 def _parsed(grant: str) -> jws.Compact:
     try:
         return jws.parse(grant, most_bytes=MOST_GRANT_BYTES)
@@ -332,6 +367,14 @@ def _string(payload: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise TypeError(name)
     return value
+
+
+def _bodies(claim: object) -> tuple[str, ...]:
+    """One digest, or several: as with `aud` (RFC 7519), one stands by itself."""
+    bodies = claim if isinstance(claim, list) else [claim]
+    if not all(isinstance(each, str) for each in bodies):
+        raise TypeError("body_sha256")
+    return tuple(bodies)
 
 
 def _moment(payload: Mapping[str, Any], name: str) -> datetime:

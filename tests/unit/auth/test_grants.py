@@ -192,7 +192,7 @@ async def test_a_thousand_in_one_question_and_not_one_more(tmp_path: Path) -> No
     issuer = FakeIssuer()
     async with auth(tmp_path, issuer) as running:
         answers = await running.grant(issuer.token(), *[item_for(SUBMIT, CLIMATE)] * 1_000)
-        assert len({answer["grant"] for answer in answers}) == 1_000
+        assert all(answer["grant"] for answer in answers)
         body = {"token": issuer.token(), "items": [item_for(SUBMIT, CLIMATE).model_dump()] * 1_001}
         assert (await running.http.post("/internal/grants", json=body)).status_code == 422
 
@@ -229,10 +229,72 @@ async def test_b1_a_demand_that_is_not_the_bodys_is_found_although_auth_signed_i
 async def test_b1_headers_that_are_swapped_between_two_messages_fit_neither(tmp_path: Path) -> None:
     issuer, other = FakeIssuer(), a_job(2, owner=ALICE)
     async with auth(tmp_path, issuer) as running:
-        one, two = await running.grant(issuer.token(), item_for(SUBMIT, CLIMATE), item_for(other, CLIMATE))
+        [one] = await running.grant(issuer.token(), item_for(SUBMIT, CLIMATE))
+        [two] = await running.grant(issuer.token(), item_for(other, CLIMATE))
         for command, answer in ((SUBMIT, two), (other, one)):
             with pytest.raises(GrantInvalid, match="another body"):
                 await running.grants.verify_command(message_for(command, answer["grant"]))
+
+
+async def test_b1_commands_that_share_a_grant_are_covered_each_and_nothing_beside_them(tmp_path: Path) -> None:
+    issuer, jobs = FakeIssuer(), [a_job(number, owner=ALICE) for number in range(1, 12)]
+    async with auth(tmp_path, issuer) as running:
+        answers = await running.grant(issuer.token(), *(item_for(job, CLIMATE) for job in jobs))
+        grants = [answer["grant"] for answer in answers]
+        assert [len(granted_claims(grant).bodies) for grant in grants] == [8] * 8 + [3] * 3
+        for job, grant in zip(jobs, grants, strict=True):
+            await running.grants.verify_command(message_for(job, grant))
+        for grant in (grants[0], grants[-1]):
+            good = message_for(jobs[grants.index(grant)], grant)
+            for bad in (
+                message_for(a_job(12, owner=ALICE), grant), replace(good, body=good.body + b" "),
+                replace(good, type="eu.serai.job.cancel.v1"), message_for(jobs[0], grants[-1]),
+            ):  # fmt: skip
+                with pytest.raises(GrantInvalid):
+                    await running.grants.verify_command(bad)
+
+
+async def test_commands_that_differ_in_more_than_their_bodies_share_no_grant(tmp_path: Path) -> None:
+    issuer = FakeIssuer()
+    large, stranger = a_job(2, owner=ALICE, resources={"cpu_cores": 2}), a_job(3, owner=ALICE)
+    async with auth(tmp_path, issuer) as running:
+        answers = await running.grant(
+            issuer.token(), item_for(SUBMIT, CLIMATE, demand=demand_of(SUBMIT.spec)),
+            item_for(large, CLIMATE, demand=demand_of(large.spec)), item_for(stranger, BIO), item_for(CANCEL, CLIMATE),
+            item_for(CANCEL, CLIMATE, own=False), item_for(stranger, CLIMATE),
+            item_for(SUBMIT, CLIMATE, demand=demand_of(SUBMIT.spec)),
+        )  # fmt: skip
+    grants = [answer["grant"] for answer in answers]
+    assert grants[2] is None and grants[4] is None, "what is refused shares nothing"
+    assert grants[0] == grants[6] and len({*grants} - {None}) == 4
+
+
+async def test_messages_with_one_grant_cost_one_look_at_its_signature_as_long_as_its_key_is_published() -> None:
+    key, clock = an_okp(), TestClock()
+    source = Source(key)
+    verifier = GrantVerifier(source, clock)
+    jobs = [a_job(number, owner=ALICE) for number in range(1, 4)]
+    digests = [hashlib.sha256(message_for(job, "").body).hexdigest() for job in jobs]
+    grant = forged(key, body_sha256=digests)
+    claims = [await verifier.verify_command(message_for(job, grant)) for job in jobs]
+    assert claims[0] is claims[1] is claims[2]
+    source.keys = [an_okp("k2")]
+    clock.forward(601)
+    with pytest.raises(Unavailable):
+        await verifier.verify_command(message_for(jobs[0], grant))
+    clock.forward(5)
+    with pytest.raises(GrantInvalid, match="signature"):
+        await verifier.verify_command(message_for(jobs[0], grant))
+
+
+async def test_a_grant_that_others_came_with_runs_out_all_the_same() -> None:
+    key, clock = an_okp(), TestClock()
+    verifier = GrantVerifier(Source(key), clock)
+    message = message_for(SUBMIT, forged(key))
+    await verifier.verify_command(message)
+    clock.forward(900)
+    with pytest.raises(GrantExpired):
+        await verifier.verify_command(message)
 
 
 async def test_keys_change_while_everything_runs_and_no_grant_is_lost(tmp_path: Path) -> None:
@@ -306,7 +368,8 @@ class Source:
     {"iss": "auth"}, {"aud": "others"}, {"aud": ["serai"]}, {"sub_id": None}, {"sub_id": {"format": "email"}},
     {"jti": ...}, {"exp": ...}, {"exp": "never"}, {"exp": True}, {"exp": 1e300}, {"iat": NOON.timestamp() + 61},
     {"verb": 1}, {"vo": ...},
-    {"vo": 1}, {"verb": "job.cancel"}, {"own": ...}, {"body_sha256": None}, {"message_type": "eu.serai.job.cancel.v1"},
+    {"vo": 1}, {"verb": "job.cancel"}, {"own": ...}, {"body_sha256": None},
+    {"body_sha256": []}, {"body_sha256": [None]}, {"body_sha256": {}}, {"message_type": "eu.serai.job.cancel.v1"},
 ])  # fmt: skip
 async def test_even_auths_own_key_does_not_sign_nonsense(changed: dict[str, Any]) -> None:
     key = an_okp()
