@@ -42,12 +42,14 @@ from shared.job import AttemptStatus, JobState
 # -- beginnings ---------------------------------------------------------------------------------------------------
 
 
-def submitted(command: SubmitJob, turn: int, now: datetime, *, client: str = "", token_id: str = "") -> Decision:
-    """A new job in the queue; handed in with this client and token."""
+def submitted(
+    command: SubmitJob, turn: int, now: datetime, *, client: str = "", token_id: str = "", why: Reason | None = None
+) -> Decision:  # fmt: skip
+    """A new job in the queue; handed in with this client and token. `why` it has to wait, where that is known."""
     draft = Draft(_accepted(command, now), now)
     draft.set(turn=turn, client=client, token_id=token_id)
     draft.step(JobStep.SUBMITTED)
-    draft.tell(JobQueued, because(ReasonCode.WAITING_TO_BE_PLACED))
+    draft.tell(JobQueued, why or because(ReasonCode.WAITING_TO_BE_PLACED))
     return draft.decision()
 
 

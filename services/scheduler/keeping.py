@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from services.scheduler import jobs, store
+from services.scheduler import jobs, queueing, store
 from services.scheduler.deadlines import Graces
 from services.scheduler.decisions import (
     Call,
@@ -26,6 +26,7 @@ from services.scheduler.decisions import (
 )
 from services.scheduler.jobs import Rules
 from services.scheduler.records import Job, Standing
+from services.scheduler.stuck import Stuck
 from services.scheduler.wakes import Wakes
 from shared.contracts.commands import SubmitJob
 from shared.contracts.reasons import Reason
@@ -44,13 +45,24 @@ class Keeper:
     def __init__(self, rules: Rules, graces: Graces, tracer: Tracer, wakes: Wakes, rng: random.Random) -> None:
         self.graces = graces
         self.wakes = wakes
+        self.stuck = Stuck()
         self._rules = rules
         self._tracer = tracer
         self._rng = rng
 
     def accept(self, unit: Unit, command: SubmitJob, turn: int, *, client: str = "", token_id: str = "") -> Job:
         """A new job enters the queue; `client` and `token_id` as its grant names them."""
-        return self._insert(unit, jobs.submitted(command, turn, unit.now, client=client, token_id=token_id))
+        shape = queueing.shape_of(command.spec)
+        why = self.stuck.last_heard(command.owner, shape)
+        job = self._insert(
+            unit, jobs.submitted(command, turn, unit.now, client=client, token_id=token_id, why=why)
+        )  # fmt: skip
+        unit.after_commit(lambda: self._queued(job, shape))
+        return job
+
+    def _queued(self, job: Job, shape: str) -> None:
+        if self.stuck.why(job.owner, shape) is None:
+            self.wakes.queued()
 
     def reject(self, unit: Unit, command: SubmitJob, reason: Reason) -> Job:
         """A new job that may not run, kept with its end."""
@@ -78,7 +90,6 @@ class Keeper:
         store.insert_job(unit.connection, decision.job, self.graces)
         for effect in decision.effects:
             self._carry_out(unit, decision.job, effect)
-        unit.after_commit(self.wakes.queued)
         return replace(decision.job, revision=store.FIRST_REVISION)
 
     def _carry_out(self, unit: Unit, job: Job, effect: Effect) -> None:

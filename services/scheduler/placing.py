@@ -8,7 +8,7 @@ asks auth, and writes each batch in one transaction.
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -24,7 +24,7 @@ from services.scheduler.leading import Leader
 from services.scheduler.queue_store import Waiting
 from services.scheduler.queueing import QueueKey
 from services.scheduler.records import Job
-from services.scheduler.rounds import Answer, Choice, OwnShape, Plan, Question
+from services.scheduler.rounds import Answer, Choice, Plan, Question
 from shared.contracts.reasons import Reason, ReasonCode, because
 from shared.ports import Clock, Store
 from shared.runtime.transactions import Unit
@@ -60,27 +60,12 @@ class Pace:
 class _Memory:
     """What this leader knows of the queue from its last rounds; lost with it, and found again."""
 
-    stuck: dict[str, Reason] = field(default_factory=dict)
-    held: dict[OwnShape, Reason] = field(default_factory=dict)
     cleared_at: float = 0.0
     told_at: float = 0.0
     telling_took_s: float = 0.0
     more_to_tell: bool = False
     whole: bool = True
     """The last look at the queue reached its end: who is in it waits for a known reason, or for a time to come."""
-
-    def why(self, waiting: Waiting) -> Reason | None:
-        """Why a job is left out, None when it is not."""
-        return self.held.get(rounds.own_shape(waiting.job, waiting.shape)) or self.stuck.get(waiting.shape)
-
-    @property
-    def waits(self) -> bool:
-        """Whether something waits for what may change."""
-        return bool(self.stuck or self.held)
-
-    def forget(self) -> None:
-        self.stuck.clear()
-        self.held.clear()
 
 
 class Placer:
@@ -93,6 +78,7 @@ class Placer:
         self._store = data
         self._leader = leader
         self._keeper = keeper
+        self._stuck = keeper.stuck
         self._sites = sites
         self._authorising = authorising
         self._clock = clock
@@ -104,13 +90,16 @@ class Placer:
     async def run(self) -> None:
         """Place for ever."""
         self._memory = _Memory()
-        while True:
-            if self._forget_stuck() or self._keeper.wakes.queue_changed or not self._memory.whole:
-                self._keeper.wakes.queue_changed = False
-                while await self.round() and not self._memory.whole:
-                    self._forget_stuck()
-            await self._tell_waiting()
-            await self._keeper.wakes.queue.wait(self._patience_s())
+        try:
+            while True:
+                if self._forget_stuck() or self._keeper.wakes.queue_changed or not self._memory.whole:
+                    self._keeper.wakes.queue_changed = False
+                    while await self.round() and not self._memory.whole:
+                        self._forget_stuck()
+                await self._tell_waiting()
+                await self._keeper.wakes.queue.wait(self._patience_s())
+        finally:
+            self._stuck.forget()
 
     async def round(self) -> int:
         """Look through the queue once, up to one batch; how many jobs moved."""
@@ -118,24 +107,29 @@ class Placer:
         for _ in range(_PAGES):
             page = await self._page(after)
             moved = await self._place(page) if page else 0
-            left = sum(self._memory.why(waiting) is None for waiting in page) - moved
+            left = sum(self._why(waiting) is None for waiting in page) - moved
             self._memory.whole = len(page) < _PAGE and (not moved or left <= 0)
+            if self._memory.whole:
+                self._stuck.looked()
             if moved or len(page) < _PAGE:
                 return moved
             after = page[-1].key
         return 0
 
+    def _why(self, waiting: Waiting) -> Reason | None:
+        """Why a job is left out, None when it is not."""
+        return self._stuck.why(waiting.job.owner, waiting.shape)
+
     async def _page(self, after: QueueKey | None) -> list[Waiting]:
-        without, now = list(self._memory.stuck)[:_MOST_SHAPES], self._clock()
-        held = list(self._memory.held)[:_MOST_SHAPES]
+        without, now = list(self._stuck.shapes)[:_MOST_SHAPES], self._clock()
+        held = list(self._stuck.owners)[:_MOST_SHAPES]
         return await self._store.read(
             lambda connection: queue_store.page(connection, now, after=after, without=without, most=_PAGE, held=held)
         )
 
     async def _place(self, page: list[Waiting]) -> int:
         made = await self._plan([(waiting.job, waiting.shape) for waiting in page])
-        self._memory.stuck.update(made.stuck)
-        self._memory.held.update(made.held)
+        self._stuck.add(made)
         told = self._inputs(made)
         if not told:
             return 0
@@ -198,11 +192,11 @@ class Placer:
     async def _tell_waiting(self) -> None:
         """Tell jobs that are stuck why, once they have waited a little, and again when the reason is another."""
         memory = self._memory
-        if not memory.waits or self._now_s() - memory.told_at < self._telling_s():
+        if not self._stuck or self._now_s() - memory.told_at < self._telling_s():
             return
         began = memory.told_at = self._now_s()
         waiting = await self._store.read(self._to_tell)
-        reasons = [(one.job, memory.why(one)) for one in waiting]
+        reasons = [(one.job, self._why(one)) for one in waiting]
         known: list[tuple[Job, Input]] = [(job, Waits(reason)) for job, reason in reasons if reason is not None]
         told, memory.more_to_tell = known[:_TOLD_AT_ONCE], len(known) > _TOLD_AT_ONCE
         if told:
@@ -218,15 +212,15 @@ class Placer:
 
     def _to_tell(self, connection: Connection) -> list[Waiting]:
         """Those who were not told anything yet; when all were, those for whom it is different now."""
-        now, memory = self._clock(), self._memory
+        now = self._clock()
         first = now - timedelta(seconds=self._pace.tell_after_s)
         again = now - timedelta(seconds=self._pace.retell_after_s)
         waiting = queue_store.untold(connection, now, first, _TO_TELL)
         if len(waiting) == _TO_TELL:
             return waiting
         reasons: list[tuple[tuple[str, tuple[str, str] | None], Reason]]
-        reasons = [((shape, None), why) for shape, why in memory.stuck.items()]
-        reasons += [((shape, (issuer, subject)), why) for (issuer, subject, shape), why in memory.held.items()]
+        reasons = [((shape, None), why) for shape, why in self._stuck.shapes.items()]
+        reasons += [((shape, (issuer, subject)), why) for (issuer, subject, shape), why in self._stuck.owners.items()]
         for (shape, owner), why in self._rng.sample(reasons, min(_SHAPES_TOLD, len(reasons))):
             waiting += queue_store.told_otherwise(connection, shape, why.code, again, _TO_TELL, owner)
         return waiting
@@ -239,17 +233,17 @@ class Placer:
         """
         wakes, memory, now_s = self._keeper.wakes, self._memory, self._now_s()
         since = now_s - memory.cleared_at
-        due = since >= self._pace.tick_s or (wakes.room_changed and memory.waits and since >= self._pace.recheck_s)
+        due = since >= self._pace.tick_s or (wakes.room_changed and self._stuck and since >= self._pace.recheck_s)
         if not due or not memory.whole:
             return False
         wakes.room_changed = False
         memory.cleared_at = now_s
-        memory.forget()
+        self._stuck.look_again()
         return True
 
     def _patience_s(self) -> float:
         """How long to wait for a wake: less when changed room waits for its turn to be looked at."""
-        if self._keeper.wakes.room_changed and self._memory.waits:
+        if self._keeper.wakes.room_changed and self._stuck:
             since = self._now_s() - self._memory.cleared_at
             return max(0.001, self._pace.recheck_s - since)
         if self._memory.more_to_tell:

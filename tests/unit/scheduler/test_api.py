@@ -130,9 +130,9 @@ async def test_while_auth_is_away_it_is_said_that_nothing_is_known(world: World,
 
 async def test_a_waiting_job_is_explained_with_its_place_in_the_queue(world: World, ask: httpx.AsyncClient) -> None:
     jobs = [a_job(n, resources={"cpu_cores": 64}) for n in (1, 2)]
-    for job in jobs:
+    for job, times in zip(jobs, (2, 1), strict=True):
         await world.submit(job)
-        await world.until_state(job.job_id, JobState.QUEUED, times=2)
+        await world.until_state(job.job_id, JobState.QUEUED, times=times)
     answers = [(await ask.get(f"/internal/jobs/{job.job_id}/explain")).json() for job in jobs]
     assert [answer["position"] for answer in answers] == [0, 1]
     assert {answer["reason"]["code"] for answer in answers} == {"no_site_fits"}
