@@ -10,13 +10,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from aio_pika.abc import AbstractIncomingMessage
-
 from shared.adapters.rabbitmq import dead_letters, topology, wire
 from shared.adapters.rabbitmq.connections import CALL_S, Link, close_channel
 from shared.adapters.rabbitmq.consuming import Inbox, Subscription
 from shared.adapters.rabbitmq.failures import translated
 from shared.adapters.rabbitmq.publishing import Parcel, Publisher
+from shared.adapters.rabbitmq.wire import Came
 from shared.contracts import routes
 from shared.contracts.envelope import Message
 from shared.contracts.routes import DEAD_LETTERS_EXCHANGE, RETRY_EXCHANGE, Access, Queue, Stream
@@ -156,7 +155,7 @@ class AmqpBus:
                 seen += 1
                 if seen % STREAM_CREDIT == 0:
                     async with translated(where, "acknowledge"):
-                        await came.ack(multiple=True)
+                        await inbox.ack(came, multiple=True)
         finally:
             await close_channel(channel)
 
@@ -165,7 +164,7 @@ class AmqpBus:
             raise Unavailable("the bus is closed", code="bus_closed")
 
 
-async def _proof(inbox: Inbox, stream: Stream, after: int, where: str) -> AbstractIncomingMessage:
+async def _proof(inbox: Inbox, stream: Stream, after: int, where: str) -> Came:
     """The message at offset `after`, or a later one when that has been aged out: a stream that we read before has it.
 
     A stream that was made anew has neither, and would be waited on in silence until it is as long again.

@@ -11,6 +11,7 @@ from typing import Final
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq import Channel as Underlay
 
 from shared.adapters.rabbitmq.addresses import address
 from shared.adapters.rabbitmq.failures import closing, translated
@@ -89,6 +90,15 @@ class Link:
             return
         async with closing(CLOSE_S):
             await connection.close()
+
+
+async def below(channel: AbstractChannel) -> Underlay:
+    """The channel of the library below aio-pika. On the hot paths: what aio-pika wraps around each message costs as
+    much as the message, and its publish waits until each one is on its way before it takes the next.
+    """
+    underlay = await channel.get_underlay_channel()
+    assert isinstance(underlay, Underlay)
+    return underlay
 
 
 async def close_channel(channel: AbstractChannel) -> None:

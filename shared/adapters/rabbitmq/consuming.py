@@ -5,12 +5,15 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel
+from aiormq import Channel as Underlay
+from aiormq.abc import DeliveredMessage
 from pamqp.common import FieldTable
 
 from shared.adapters.rabbitmq import wire
-from shared.adapters.rabbitmq.connections import CALL_S
+from shared.adapters.rabbitmq.connections import CALL_S, below
 from shared.adapters.rabbitmq.failures import translated
+from shared.adapters.rabbitmq.wire import Came
 from shared.contracts.envelope import Message
 from shared.contracts.routes import Queue
 from shared.errors import Unavailable
@@ -22,7 +25,8 @@ class Inbox:
     def __init__(self, channel: AbstractChannel, where: str, name: str) -> None:
         self._channel = channel
         self._gone = f"{where}: the consumer of {name} is gone"
-        self._came: deque[AbstractIncomingMessage] = deque()
+        self._underlay: Underlay | None = None
+        self._came: deque[Came] = deque()
         self._changed = asyncio.Event()
         self.ended = False
 
@@ -31,27 +35,38 @@ class Inbox:
         async with asyncio.timeout(CALL_S):
             await self._channel.set_qos(prefetch_count=prefetch)
             self._channel.close_callbacks.add(self.end)
-            underlay = await self._channel.get_underlay_channel()
+            underlay = self._underlay = await below(self._channel)
             underlay.on_consumer_cancel_callbacks.add(self.end)
-            queue = await self._channel.get_queue(name, ensure=True)
-            await queue.consume(self._take, arguments=arguments)
+            await underlay.queue_declare(name, passive=True)
+            await underlay.basic_consume(name, self._take, arguments=arguments)
 
-    async def next(self) -> AbstractIncomingMessage:
+    async def next(self) -> Came:
         """The next message. Raises Unavailable at the end."""
         while not self._came:
-            if self.ended:
-                raise Unavailable(self._gone, code="bus_away")
+            self.check()
             self._changed.clear()
             await self._changed.wait()
         return self._came.popleft()
+
+    async def ack(self, came: Came, *, multiple: bool = False) -> None:
+        """Acknowledge it, or everything up to it. Raises Unavailable at the end, and what aio-pika raises."""
+        self.check()
+        assert self._underlay is not None
+        # Nobody waits until it is on its way: an acknowledgement has no answer, and what gets lost is delivered again.
+        await self._underlay.basic_ack(came.tag, multiple=multiple, wait=False)
+
+    def check(self) -> None:
+        """Raise Unavailable at the end."""
+        if self.ended:
+            raise Unavailable(self._gone, code="bus_away")
 
     @property
     def waiting(self) -> int:
         """What came and nobody has asked for yet."""
         return len(self._came)
 
-    async def _take(self, message: AbstractIncomingMessage) -> None:
-        self._came.append(message)
+    async def _take(self, delivered: DeliveredMessage) -> None:
+        self._came.append(wire.came(delivered))
         self._changed.set()
 
     def end(self, *_: object) -> None:
@@ -95,14 +110,13 @@ class Subscription:
         """The channel is closed: the broker gives everything unsettled to the next consumer."""
         self._inbox.end()
 
-    async def settle(self, came: AbstractIncomingMessage, first: Callable[[], Awaitable[None]] | None) -> None:
+    async def settle(self, came: Came, first: Callable[[], Awaitable[None]] | None) -> None:
         """Acknowledge, after `first` has put a copy where it belongs: a crash in between repeats, never loses."""
-        if self._inbox.ended:
-            raise Unavailable(f"{self._where}: the consumer of {self.queue.name} is gone", code="bus_away")
+        self._inbox.check()
         if first is not None:
             await first()
         async with translated(self._where, "acknowledge"):
-            await came.ack()
+            await self._inbox.ack(came)
         self._taken -= 1
 
     async def park(self, message: Message, attempt: int, after_s: float) -> None:
@@ -117,7 +131,7 @@ class AmqpDelivery:
 
     __slots__ = ("_came", "_settled", "_subscription", "attempt", "message")
 
-    def __init__(self, subscription: Subscription, came: AbstractIncomingMessage) -> None:
+    def __init__(self, subscription: Subscription, came: Came) -> None:
         self.message = wire.unpacked(came)
         self.attempt = wire.attempt(came)
         self._came = came

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import uuid4
 
-from aio_pika.abc import AbstractIncomingMessage
-
 from shared.adapters.rabbitmq import topology, wire
 from shared.adapters.rabbitmq.connections import Link
 from shared.adapters.rabbitmq.consuming import Inbox
 from shared.adapters.rabbitmq.publishing import Parcel, Publisher
+from shared.adapters.rabbitmq.wire import Came
 from shared.contracts.envelope import Message
 from shared.contracts.routes import DEAD_LETTERS_EXCHANGE, Queue
 from shared.ports import Clock, DeadLetter
@@ -39,7 +38,7 @@ async def present(queue: Queue, link: Link, publisher: Publisher, clock: Clock) 
                 found.pop(int(headers[wire.REPLAYED]), None)
             elif wire.MARK not in headers:
                 found[wire.offset(came)] = _letter(queue, came, clock)
-            await came.ack()
+            await inbox.ack(came)
     return []
 
 
@@ -48,8 +47,8 @@ async def strike_out(letter: DeadLetter, publisher: Publisher) -> None:
     await publisher.publish([_note(letter.queue, publisher, serai_replayed=str(letter.position))])
 
 
-def _letter(queue: Queue, came: AbstractIncomingMessage, clock: Clock) -> DeadLetter:
-    at = wire.dead_at(came) or came.timestamp or clock()
+def _letter(queue: Queue, came: Came, clock: Clock) -> DeadLetter:
+    at = wire.dead_at(came) or came.properties.timestamp or clock()
     return DeadLetter(wire.offset(came), queue.name, wire.reason(came), wire.unpacked(came), at)
 
 

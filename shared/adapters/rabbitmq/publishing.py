@@ -3,17 +3,18 @@
 import asyncio
 from collections.abc import Sequence
 from itertools import count
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
-import aio_pika
 from aio_pika import exceptions
 from aio_pika.abc import AbstractChannel
+from aiormq import Channel as Underlay
 from aiormq.abc import ConfirmationFrameType
 from pamqp.commands import Basic
 
 from shared.adapters.rabbitmq import wire
-from shared.adapters.rabbitmq.connections import CALL_S, Link, close_channel
+from shared.adapters.rabbitmq.connections import CALL_S, Link, below, close_channel
 from shared.adapters.rabbitmq.failures import translated
+from shared.adapters.rabbitmq.wire import Packed
 from shared.contracts.envelope import Message
 from shared.errors import Unavailable
 
@@ -29,7 +30,7 @@ class Parcel(NamedTuple):
 
     exchange: str
     key: str
-    message: aio_pika.Message
+    message: Packed
 
 
 class Publisher:
@@ -46,7 +47,7 @@ class Publisher:
         self._opening = asyncio.Lock()
         self._counter = count()
 
-    def pack(self, message: Message, **bus: str) -> aio_pika.Message:
+    def pack(self, message: Message, **bus: str) -> Packed:
         """`wire.packed` with a number that no other message of this process has."""
         return wire.packed(message, next(self._counter), **bus)
 
@@ -70,7 +71,8 @@ class Publisher:
             await self._drop(self._channel)
 
     async def _publish_some(self, channel: AbstractChannel, parcels: Sequence[Parcel]) -> None:
-        sending = asyncio.gather(*(_one(channel, parcel) for parcel in parcels), return_exceptions=True)
+        underlay = await below(channel)
+        sending = asyncio.gather(*(_one(underlay, parcel) for parcel in parcels), return_exceptions=True)
         try:
             async with asyncio.timeout(CONFIRM_S):
                 while not (await asyncio.wait([sending], timeout=LOOK_S))[0]:
@@ -109,7 +111,8 @@ class Publisher:
         await close_channel(channel)
 
 
-async def _one(channel: AbstractChannel, parcel: Parcel) -> ConfirmationFrameType | None:
-    exchange = await channel.get_exchange(parcel.exchange, ensure=False)
-    confirmed = await exchange.publish(parcel.message, parcel.key, mandatory=True)
-    return cast(ConfirmationFrameType | None, confirmed)
+async def _one(channel: Underlay, parcel: Parcel) -> ConfirmationFrameType | None:
+    body, properties = parcel.message
+    return await channel.basic_publish(
+        body, exchange=parcel.exchange, routing_key=parcel.key, properties=properties, mandatory=True, wait=False
+    )

@@ -12,9 +12,9 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import aio_pika
 from yarl import URL
 
+from shared.adapters.rabbitmq import wire
 from shared.adapters.rabbitmq.addresses import address
 from shared.adapters.rabbitmq.connections import Link
 from shared.adapters.rabbitmq.management import Management
@@ -133,13 +133,7 @@ def _login(password: str) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _packed(name: str, letter: Letter) -> aio_pika.Message:
+def _packed(name: str, letter: Letter) -> wire.Packed:
     """The message id is never that of another message in flight, else a return is credited to the wrong one."""
-    return aio_pika.Message(
-        letter.body,
-        headers={EVENT_ID: letter.event_id, PREVIOUS_ID: letter.previous_id},
-        content_type=EVENT_CONTENT_TYPE,
-        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        message_id=f"{name}/{letter.event_id}",
-        type=letter.type,
-    )
+    headers = {EVENT_ID: letter.event_id, PREVIOUS_ID: letter.previous_id}
+    return wire.persistent(letter.body, headers, EVENT_CONTENT_TYPE, f"{name}/{letter.event_id}", letter.type)

@@ -8,10 +8,11 @@ two exchanges at a time.
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import aio_pika
-from aio_pika.abc import AbstractIncomingMessage
+from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
 
 from shared.contracts.envelope import Message
 
@@ -30,51 +31,80 @@ _BROKERS: Final = (
 """Headers that are the bus's or the broker's, and no part of the message."""
 
 
-def packed(message: Message, count: int, **bus: str) -> aio_pika.Message:
+class Packed(NamedTuple):
+    """An AMQP message that is ready to be published."""
+
+    body: bytes
+    properties: Basic.Properties
+
+
+class Came(NamedTuple):
+    """An AMQP message that the broker pushed."""
+
+    tag: int
+    exchange: str
+    key: str
+    headers: Mapping[str, Any]
+    properties: Basic.Properties
+    body: bytes
+
+
+def came(delivered: DeliveredMessage) -> Came:
+    """What the library hands over, by the names that are used here."""
+    properties = delivered.header.properties
+    return Came(
+        delivered.delivery_tag or 0, delivered.exchange or "", delivered.routing_key or "", properties.headers or {},
+        properties, delivered.body,
+    )  # fmt: skip
+
+
+def packed(message: Message, count: int, **bus: str) -> Packed:
     """A persistent AMQP message; `bus` are headers by their Python names, e.g. `serai_attempt="2"`."""
     headers: dict[str, Any] = {**message.headers, EXCHANGE: message.exchange, KEY: message.routing_key}
     headers.update((name.replace("_", "-"), value) for name, value in bus.items())
-    return aio_pika.Message(
-        message.body,
-        headers=headers,
-        content_type=message.content_type,
-        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        message_id=f"{message.id}:{count}",
-        type=message.type,
-    )
+    return persistent(message.body, headers, message.content_type, f"{message.id}:{count}", message.type)
 
 
-def unpacked(came: AbstractIncomingMessage) -> Message:
+def persistent(body: bytes, headers: dict[str, Any], content_type: str, message_id: str, kind: str) -> Packed:
+    """A message that outlives the broker's restart, where its queue does."""
+    properties = Basic.Properties(
+        content_type=content_type, headers=headers, delivery_mode=aio_pika.DeliveryMode.PERSISTENT.value,
+        message_id=message_id, message_type=kind,
+    )  # fmt: skip
+    return Packed(body, properties)
+
+
+def unpacked(came: Came) -> Message:
     """The message inside, wherever it has been meanwhile."""
     headers = texts(came.headers)
     return Message(
-        id=(came.message_id or "").rpartition(":")[0],
-        type=came.type or "",
-        exchange=headers.get(EXCHANGE, came.exchange or ""),
-        routing_key=headers.get(KEY, came.routing_key or ""),
+        id=(came.properties.message_id or "").rpartition(":")[0],
+        type=came.properties.message_type or "",
+        exchange=headers.get(EXCHANGE, came.exchange),
+        routing_key=headers.get(KEY, came.key),
         body=came.body,
-        content_type=came.content_type or "",
+        content_type=came.properties.content_type or "",
         headers={name: value for name, value in headers.items() if not name.startswith(_BROKERS)},
     )
 
 
-def attempt(came: AbstractIncomingMessage) -> int:
+def attempt(came: Came) -> int:
     """Our own count, plus what the broker counted when consumers died with it."""
-    return int(texts(came.headers).get(ATTEMPT, "1")) + _number(came.headers.get("x-delivery-count"))
+    return int(text(came.headers.get(ATTEMPT)) or "1") + _number(came.headers.get("x-delivery-count"))
 
 
-def offset(came: AbstractIncomingMessage) -> int:
+def offset(came: Came) -> int:
     """The offset that a stream gave it."""
     return _number(came.headers.get("x-stream-offset"))
 
 
-def reason(came: AbstractIncomingMessage) -> str:
+def reason(came: Came) -> str:
     """Why it is dead: our words, or those of the broker (`delivery_limit`, `maxlen`, `rejected`)."""
     headers = texts(came.headers)
     return headers.get(REASON) or f"broker: {headers.get('x-first-death-reason', 'unknown')}"
 
 
-def dead_at(came: AbstractIncomingMessage) -> datetime | None:
+def dead_at(came: Came) -> datetime | None:
     """When it was set aside, if it was by us."""
     text = texts(came.headers).get(DEAD_AT)
     return datetime.fromisoformat(text) if text else None
@@ -82,8 +112,14 @@ def dead_at(came: AbstractIncomingMessage) -> datetime | None:
 
 def texts(headers: Mapping[str, object]) -> dict[str, str]:
     """The headers that are words; streams give some of them back as bytes."""
-    words = {name: value.decode() if isinstance(value, bytes) else value for name, value in headers.items()}
-    return {name: value for name, value in words.items() if isinstance(value, str)}
+    return {name: word for name, value in headers.items() if (word := text(value)) is not None}
+
+
+def text(value: object) -> str | None:
+    """The word that a header is, if it is one."""
+    if isinstance(value, bytes):
+        return value.decode()
+    return value if isinstance(value, str) else None
 
 
 def _number(value: object) -> int:
