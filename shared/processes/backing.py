@@ -19,7 +19,6 @@ from shared.adapters.rabbitmq import AmqpBus, declare
 from shared.adapters.stores import open_store_at
 from shared.contracts.routes import ACCESS
 from shared.ports import MessageBus, Store
-from shared.processes.balancing import AnyCopy
 from shared.processes.door import Door
 from shared.processes.settings import ProcessSettings, read_file, read_settings
 from shared.runtime import garbage, logs
@@ -31,6 +30,7 @@ from shared.runtime.serving import HttpServer
 from shared.runtime.telemetry import Tracer
 from shared.runtime.tokens import GrantVerifier, keys_of
 from shared.runtime.trust_watch import TrustWatch
+from shared.runtime.ways import AnyCopy
 
 log = logs.get("processes.backing")
 
@@ -89,8 +89,7 @@ class Backing:
         """A client of another service. The assembled service closes it."""
         identity = self.settings.identity(self.service)
         where = self.settings.addresses if self.services is None else self.services.addresses
-        copies = AnyCopy(partial(where, service), service)
-        return Questions(f"http://{service}", service, identity, transport=copies)
+        return Questions(f"http://{service}", service, identity, way=AnyCopy(partial(where, service), service))
 
     def guard(self) -> ServiceDoor:
         """How this service knows the others."""

@@ -29,7 +29,8 @@ CALLS = {"open_connection", "create_connection", "open_unix_connection"}
 CONNECTING = {
     "shared/adapters/": "settings: sites, Consul, broker, database; where a known site is, Consul says",
     "shared/processes/": "settings: the other services, the collector of traces",
-    "shared/runtime/questions.py": "settings: the other services",
+    "shared/runtime/questions.py": "nobody's: it takes a transport of somebody's",
+    "shared/runtime/ways.py": "settings: the other services",
     "shared/runtime/in_process.py": "nobody's: it calls an app in the same process",
     "services/auth/issuer_http.py": "settings: trusted issuers, and what their own documents name on their own hosts",
     "services/auth/wiring.py": "settings: it makes the clients of issuer_http.py",
