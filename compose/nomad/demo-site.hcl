@@ -2,7 +2,7 @@
 # unprivileged user, side by side, with what the image has (a shell): to try things, not to work with.
 region    = "demo"
 name      = "demo"
-data_dir  = "/nomad"
+data_dir  = "/nomad/data" # mounts of allocations go beside it
 bind_addr = "0.0.0.0"
 
 server {

@@ -149,6 +149,7 @@ def test_the_images_files_are_named_as_the_dockerfile_needs_them() -> None:
     assert all((ROOT / name).exists() for name in allowed)
     assert "--require-hashes -r requirements.lock" in text
     assert re.search(r"^USER 10001:10001$", text, re.M)
+    assert "syntax=" not in text, "a frontend would be one more image to fetch and to trust"
     for base in re.findall(r"^FROM (\S+)", text, re.M):
         assert base == "python:3.11-slim"
 
@@ -283,13 +284,24 @@ def test_the_example_of_sites_can_be_read() -> None:
     assert [site.name for site in sites.sites] == [register["meta"]["site"]]
 
 
-def test_the_example_site_has_the_namespace_of_its_vo() -> None:
+def test_the_example_site_makes_the_namespace_of_its_vo_at_each_start() -> None:
+    """Nomad's data are gone with its container, and Docker starts it again without what ran once beside it."""
     site = next(
         each
         for each in yaml.safe_load((HERE / "sites" / "example.sites.yaml").read_text())["sites"]
         if each["name"] == "demo"
     )
-    assert SERVICES["nomad-set-up"]["command"] == ["namespace", "apply", *map(namespace_of, site["vos"])]
+    (namespace,) = map(namespace_of, site["vos"])
+    nomad = SERVICES["nomad"]
+    assert f"nomad namespace apply {namespace};" in nomad["command"][0]
+    assert nomad["healthcheck"]["test"] == ["CMD", "nomad", "namespace", "status", namespace]
+
+
+def test_the_example_site_can_write_beside_its_data_and_knows_its_own_user() -> None:
+    """Nomad makes `alloc_mounts` beside its data folder; raw_exec asks for the name of the user that it runs as."""
+    (data,) = re.findall(r'^data_dir +=+ "([^"]+)"', (HERE / "nomad" / "demo-site.hcl").read_text(), re.M)
+    assert any(mount.startswith(f"{Path(data).parent}:uid=65534,") for mount in SERVICES["nomad"]["tmpfs"])
+    assert SERVICES["nomad"]["user"] == "65534:65534"
 
 
 # -- secrets ------------------------------------------------------------------------------------------------------
