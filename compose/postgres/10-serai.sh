@@ -16,3 +16,9 @@ CREATE DATABASE :"role" OWNER :"role" ENCODING 'UTF8' TEMPLATE template0;
 REVOKE ALL ON DATABASE :"role" FROM PUBLIC;
 SQL
 done
+
+# Those that the server begins with are for the administrator alone.
+psql -v ON_ERROR_STOP=1 --no-psqlrc --username "$POSTGRES_USER" --dbname "${POSTGRES_DB:-$POSTGRES_USER}" \
+    -v admin="${POSTGRES_DB:-$POSTGRES_USER}" <<'SQL'
+REVOKE ALL ON DATABASE postgres, template1, :"admin" FROM PUBLIC;
+SQL

@@ -1,11 +1,12 @@
 """What can be known of compose/ without starting it: it loads, names only what exists, grants as little as it can.
 
-No container is started here: compose/README.md says what that leaves open.
+No container is started here: compose/README.md says what that leaves open, and what was tried by hand.
 """
 
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -130,8 +131,55 @@ def test_every_lasting_container_is_looked_at(name: str) -> None:
     check = SERVICES[name].get("healthcheck", {})
     if SERVICES[name]["restart"] == "no" or name in NO_COMMAND_TO_ASK:
         assert not check.get("test")
+    elif name in OURS:
+        assert not check and re.search(r"^HEALTHCHECK .*healthcheck.py", (HERE / "Dockerfile").read_text(), re.M)
     else:
         assert check["test"] and {"interval", "timeout", "start_period", "retries"} <= set(check)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "told"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n{}", 0, ""),
+        (b'HTTP/1.1 503 Not Now\r\na: b\r\n\r\n{"checks": {"bus": "no"}}', 1, '503 Not Now {"checks"'),
+        (b"", 1, ""),
+    ],
+)  # fmt: skip
+def test_the_health_check_tells_ready_from_not_ready(answer: bytes, code: int, told: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        command = [sys.executable, HERE / "healthcheck.py"]
+        asking = subprocess.Popen(command, env={"SERAI_PORT": str(port)}, stderr=subprocess.PIPE, text=True)
+        with server.accept()[0] as connection:
+            asked = connection.recv(4096)
+            connection.sendall(answer)
+        _, said = asking.communicate(timeout=30)
+    assert asked == f"GET /readyz HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+    assert asking.returncode == code and told in said
+
+
+def test_the_health_check_says_when_nobody_listens() -> None:
+    asked = subprocess.run(
+        [sys.executable, HERE / "healthcheck.py"], env={"SERAI_PORT": "1"}, capture_output=True, text=True, timeout=30
+    )
+    assert asked.returncode == 1 and "127.0.0.1:1: " in asked.stderr
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_what_runs_once_is_waited_for_by_something_that_lasts(name: str) -> None:
+    """Else `up --wait` takes its end for a failure."""
+    if SERVICES[name]["restart"] == "no":
+        waits = [each for each in SERVICES.values() if name in each.get("depends_on", {})]
+        assert any(each["restart"] == "unless-stopped" for each in waits)
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_no_run_leaves_a_volume_without_a_name(name: str) -> None:
+    """These images ask for a volume; Docker makes one for each container that mounts nothing there."""
+    asks = {"hashicorp/consul": "/consul/data", "postgres": "/var/lib/postgresql/data", "rabbitmq": "/var/lib/rabbitmq"}
+    folder = asks.get(SERVICES[name]["image"].partition(":")[0])
+    mounts = [*SERVICES[name].get("volumes", []), *SERVICES[name].get("tmpfs", [])]
+    assert folder is None or any(folder in mount.split(":")[:2] for mount in mounts)
 
 
 def test_what_is_waited_for_can_come() -> None:
