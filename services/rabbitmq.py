@@ -6,6 +6,7 @@ Added to the command by `services/__main__.py`; docs/rabbitmq.md is its handbook
 import secrets
 import shlex
 from collections.abc import Callable, Coroutine
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,7 +50,12 @@ def add_to(app: typer.Typer, run: Run) -> None:
         """Print the rabbitmqctl commands that make the virtual host, every user and its permissions."""
         from shared.adapters.rabbitmq import permissions
 
-        for line in permissions.commands(vhost or _vhost(subscribers), _users(subscribers)):
+        lines = permissions.commands(vhost or _vhost(subscribers), _users(subscribers))
+        for before, line in pairwise([[""], *lines]):
+            if line[0] == permissions.TOPIC_PERMISSIONS != before[0]:
+                print(
+                    "# Here: serai-platform rabbitmq declare, as serai-deploy. It makes the exchanges of what follows."
+                )
             print(shlex.join(["rabbitmqctl", *line]))
 
     @commands.command()

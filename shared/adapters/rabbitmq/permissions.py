@@ -16,6 +16,7 @@ from shared.contracts import routes
 from shared.contracts.routes import Access
 from shared.contracts.subscriptions import QUEUE_PREFIX
 
+TOPIC_PERMISSIONS: Final = "set_topic_permissions"
 NOTHING: Final = "^$"
 ANYTHING: Final = ".*"
 DEPLOY: Final = "serai-deploy"
@@ -71,10 +72,19 @@ def user_of(name: str) -> str:
 
 
 def commands(vhost: str, given: Iterable[Permissions]) -> list[list[str]]:
-    """Arguments of `rabbitmqctl`, one command each; `add_user` asks for its password on standard input."""
+    """Arguments of `rabbitmqctl`, one command each; `add_user` asks for its password on standard input.
+
+    The topic permissions come last: from RabbitMQ 4.3.2 on their exchanges must be there, which `declare` makes.
+    """
+    users = tuple(given)
     return [
         ["add_vhost", vhost],
-        *(line for one in given for line in _commands_of(vhost, one)),
+        *(line for one in users for line in _commands_of(vhost, one)),
+        *(
+            [TOPIC_PERMISSIONS, "-p", vhost, one.user, exchange, keys, NOTHING]
+            for one in users
+            for exchange, keys in one.topics
+        ),
     ]
 
 
@@ -83,7 +93,8 @@ def definitions(
 ) -> dict[str, Any]:
     """The same as a definitions file (`rabbitmqctl import_definitions`); `passwords` by user.
 
-    `salt` gives four random bytes. Raises KeyError for a user without a password.
+    `salt` gives four random bytes. With the exchanges that topic permissions are about, as `declare` makes them: from
+    RabbitMQ 4.3.2 on they must be there. Raises KeyError for a user without a password.
     """
     users = tuple(given)
     return {
@@ -99,6 +110,13 @@ def definitions(
             {"user": one.user, "vhost": vhost, "configure": one.configure, "write": one.write, "read": one.read}
             for one in users
         ],
+        "exchanges": [
+            {
+                "name": exchange, "vhost": vhost, "type": "topic", "durable": True, "auto_delete": False,
+                "internal": False, "arguments": {},
+            }
+            for exchange in sorted({exchange for one in users for exchange, _ in one.topics})
+        ],
         "topic_permissions": [
             {"user": one.user, "vhost": vhost, "exchange": exchange, "write": keys, "read": NOTHING}
             for one in users
@@ -112,7 +130,6 @@ def _commands_of(vhost: str, one: Permissions) -> list[list[str]]:
         ["add_user", one.user],
         *([["set_user_tags", one.user, one.tags]] if one.tags else []),
         ["set_permissions", "-p", vhost, one.user, one.configure, one.write, one.read],
-        *(["set_topic_permissions", "-p", vhost, one.user, exchange, keys, NOTHING] for exchange, keys in one.topics),
     ]
 
 

@@ -29,7 +29,7 @@ from shared.contracts.subscriptions import VHOST
 from shared.errors import Misconfigured, SeraiError, Unavailable
 
 SCRIPT: Final = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-"""Debian's `rabbitmq-server` package; elsewhere the script is found on PATH."""
+"""Debian's `rabbitmq-server` package; elsewhere the script is found by `RABBITMQ_BIN` or on PATH."""
 READY_S: Final = 60.0
 STOP_S: Final = 15.0
 CTL_S: Final = 30.0
@@ -38,9 +38,10 @@ _PORTS: Final = range(21_000, 32_000)
 
 
 def installed() -> Path | None:
-    """The broker's start script, None when there is none on this machine."""
-    found = SCRIPT if SCRIPT.exists() else shutil.which("rabbitmq-server")
-    return Path(found) if found and shutil.which("epmd") else None
+    """The broker's start script: `RABBITMQ_BIN`, Debian's, or the one on PATH; None when there is none."""
+    debian = str(SCRIPT) if SCRIPT.exists() else None
+    found = os.environ.get("RABBITMQ_BIN") or debian or shutil.which("rabbitmq-server")
+    return Path(found) if found and os.access(found, os.X_OK) and shutil.which("epmd") else None
 
 
 @contextlib.asynccontextmanager

@@ -199,6 +199,16 @@ def test_commands_and_definitions_give_the_same_rights() -> None:
 
 
 @pytest.mark.fast
+def test_no_right_is_given_about_an_exchange_before_it_is_made() -> None:
+    """From 4.3.2 on RabbitMQ refuses topic permissions on an exchange that is not there."""
+    users = all_permissions()
+    made = definitions("v", users, {one.user: "secret" for one in users}, lambda: b"salt")
+    assert {one["exchange"] for one in made["topic_permissions"]} == {one["name"] for one in made["exchanges"]}
+    kinds = [line[0] == "set_topic_permissions" for line in commands("v", users)]
+    assert any(kinds) and kinds == sorted(kinds)
+
+
+@pytest.mark.fast
 def test_patterns_stand_for_their_names_alone() -> None:
     scheduler = permissions("scheduler", ACCESS["scheduler"])
     assert scheduler.read == r"^(scheduler\.commands|scheduler\.reports)$"
