@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx2
@@ -13,6 +13,9 @@ from shared.adapters.consul.settings import ConsulSettings
 from shared.adapters.consul.transport import Transport
 from shared.adapters.token_file import Token
 from shared.errors import Unavailable
+
+_THIS_AGENT: Final = "_agent"
+"""Consul's word for it."""
 
 
 class _Consul(Consul):  # type: ignore[misc]  # py-consul has no types: its classes are Any
@@ -47,11 +50,15 @@ class ConsulAgent:
         """The copies of a service with their checks, as Consul's JSON, and its index.
 
         With an index it blocks until something changes or `wait_s` is over. Read from the datacenter's leader, not
-        stale: a datacenter without one is not answered for.
+        stale: a datacenter without one is not answered for. An agent from 1.10 on would answer out of its own copy
+        (`use_streaming_backend`), which goes on showing what it knew of a datacenter that is silent or without leader.
+        It does not when asked for an order; the order itself is of no use to us.
         """
         wait = f"{self.settings.wait_s}s"
         try:
-            found, entries = await self._consul.health.service(service, dc=datacenter, index=index, wait=wait)
+            found, entries = await self._consul.health.service(
+                service, dc=datacenter, index=index, wait=wait, near=_THIS_AGENT
+            )
             return int(found), entries if isinstance(entries, list) else []
         except (ConsulException, ValueError) as unclear:
             raise Unavailable(

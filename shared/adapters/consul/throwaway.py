@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -27,6 +28,8 @@ STOP_S: Final = 10.0
 _HOST: Final = "127.0.0.1"
 _PORTS: Final = range(21_000, 32_000)
 """Below the ports that Linux gives to outgoing connections, so that nobody gets ours in between."""
+_SAYS: Final = re.compile(r"^Consul v(\d+)\.(\d+)", re.MULTILINE)
+_GRPC_TLS_SINCE: Final = (1, 14)
 
 
 def installed() -> Path | None:
@@ -97,7 +100,7 @@ class ThrowAwayConsul:
         if binary is None:
             raise Misconfigured("no Consul is installed: 'apt-get install consul', or set CONSUL_BIN to one")
         made = cls(binary, folder, datacenter, _Ports(*free_ports(5)), token)
-        made._write(made._configuration(join_wan, tls) | dict(more or {}))
+        made._write(made._configuration(join_wan, tls, without_grpc(await _version(binary))) | dict(more or {}))
         await made.restart()
         return made
 
@@ -183,7 +186,9 @@ class ThrowAwayConsul:
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "agent.json").write_text(json.dumps(configuration, indent=2))
 
-    def _configuration(self, join_wan: Sequence[str], tls: tuple[Path, Path] | None) -> dict[str, Any]:
+    def _configuration(
+        self, join_wan: Sequence[str], tls: tuple[Path, Path] | None, closed: Mapping[str, int]
+    ) -> dict[str, Any]:
         ports = self._ports
         return {
             "datacenter": self.datacenter,
@@ -195,8 +200,8 @@ class ThrowAwayConsul:
             "client_addr": _HOST,
             "advertise_addr_wan": _HOST,
             "ports": {
-                "http": ports.http, "https": ports.https if tls else -1, "dns": -1, "grpc": -1, "server": ports.server,
-                "serf_lan": ports.serf_lan, "serf_wan": ports.serf_wan,
+                "http": ports.http, "https": ports.https if tls else -1, "dns": -1, "server": ports.server,
+                "serf_lan": ports.serf_lan, "serf_wan": ports.serf_wan, **closed,
             },
             "retry_join_wan": list(join_wan),
             "retry_interval_wan": "1s",
@@ -207,6 +212,23 @@ class ThrowAwayConsul:
             "check_update_interval": "0s",
             "log_level": "WARN",
         } | ({"cert_file": str(tls[0]), "key_file": str(tls[1])} if tls else {})  # fmt: skip
+
+
+def without_grpc(version: str) -> dict[str, int]:
+    """The ports to close: from 1.14 on a server would take 8503, which only one can have, and before it refuses to be
+    told. By what `consul version` says.
+    """
+    found = _SAYS.search(version)
+    newer = found is not None and tuple(map(int, found.groups())) >= _GRPC_TLS_SINCE
+    return {"grpc": -1} | ({"grpc_tls": -1} if newer else {})
+
+
+async def _version(binary: Path) -> str:
+    process = await asyncio.create_subprocess_exec(
+        str(binary), "version", stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    return (await process.communicate())[0].decode(errors="replace")
 
 
 def free_ports(count: int) -> list[int]:

@@ -44,9 +44,9 @@ async def test_a_query_names_one_service_one_datacenter_and_waits_for_a_change()
         await seen.until(lambda site: site.country == "FR")
     first, second, third = consul.seen[:3]
     assert {request.url.path for request in consul.seen} == {"/v1/health/service/serai-site"}
-    assert dict(first.url.params) == {"dc": "dc2"}
-    assert dict(second.url.params) == {"dc": "dc2", "index": "11", "wait": "30s"}
-    assert dict(third.url.params) == {"dc": "dc2", "index": "12", "wait": "30s"}
+    assert dict(first.url.params) == {"dc": "dc2", "near": "_agent"}
+    assert dict(second.url.params) == {"dc": "dc2", "near": "_agent", "index": "11", "wait": "30s"}
+    assert dict(third.url.params) == {"dc": "dc2", "near": "_agent", "index": "12", "wait": "30s"}
     assert {request.headers["X-Consul-Token"] for request in consul.seen} == {"t-1"}
 
 
