@@ -29,7 +29,9 @@ SitesFile = Annotated[Path | None, typer.Option("--sites", envvar="SERAI_SITES",
 Create = Annotated[
     bool, typer.Option("--create", help="Make them now, at NOMAD_ADDR with NOMAD_TOKEN (NOMAD_CACERT for its TLS).")
 ]
-Older = Annotated[bool, typer.Option("--before-1-11-2", help="For Nomad before 1.11.2: `submit-job`.")]
+Older = Annotated[
+    bool, typer.Option("--before-1-11-2", help="Print for Nomad before 1.11.2: `submit-job`. (`--create` asks it.)")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,7 +45,7 @@ def add_to(app: typer.Typer) -> None:
         try:
             made = wanted(vo or vos_of(site, sites), _named())
             if create:
-                _create(made, before_1_11_2)
+                _create(made)
             else:
                 print(script(site, made, before_1_11_2=before_1_11_2), end="")
         except SeraiError as error:
@@ -94,7 +96,7 @@ def _description(vo: str) -> str:
     return f"Serai: jobs of the VO {vo}"
 
 
-def _create(made: Mapping[str, str], before_1_11_2: bool) -> None:
+def _create(made: Mapping[str, str]) -> None:
     address = os.environ.get("NOMAD_ADDR", "http://127.0.0.1:4646")
     with NomadOperator(address, os.environ.get("NOMAD_TOKEN", ""), _context()) as operator:
         before = operator.namespaces()
@@ -106,7 +108,7 @@ def _create(made: Mapping[str, str], before_1_11_2: bool) -> None:
             print("no policies: ACLs are not enabled there")
             return
         for role, about in _ABOUT.items():
-            operator.apply_policy(role, policy(role, tuple(made.values()), before_1_11_2=before_1_11_2), about)
+            operator.apply_policy(role, operator.policy_for(role, tuple(made.values())), about)
             print(f"policy {role}: as it should be; a token: nomad acl token create -name {role} -policy {role}")
 
 

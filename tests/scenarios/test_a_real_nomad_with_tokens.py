@@ -72,7 +72,9 @@ async def test_a_narrowed_token_makes_the_site_suspect_and_no_job_lost(
     jobs = [await alice.submit(shell("sleep 1000")) for _ in range(MANY)]
     for job in jobs:
         await alice.sees(job, "running")
-    only_what_is_left = policy(Role.SCHEDULER, OURS).replace('"read-job",', "").replace('"list-jobs",', "")
+    only_what_is_left = (
+        nomad.operator.policy_for(Role.SCHEDULER, OURS).replace('"read-job",', "").replace('"list-jobs",', "")
+    )
     await give(nomad, Role.SCHEDULER, only_what_is_left)
     await give(nomad, Role.MONITOR, NARROWED[how])
     await site_is(alice, "prague", suspect=True)
@@ -84,7 +86,7 @@ async def test_a_narrowed_token_makes_the_site_suspect_and_no_job_lost(
     await until(waits)
     assert {(await alice.job(job)).state for job in jobs} == {"running"}
     await give(nomad, Role.MONITOR, policy(Role.MONITOR, OURS))
-    await give(nomad, Role.SCHEDULER, policy(Role.SCHEDULER, OURS))
+    await give(nomad, Role.SCHEDULER, nomad.operator.policy_for(Role.SCHEDULER, OURS))
     await site_is(alice, "prague", suspect=False, reachable=True)
     assert (await alice.sees(late, "succeeded")).attempt == 1
     for job in jobs:

@@ -6,7 +6,8 @@ retried here: after OutcomeUnknown the caller asks the same again, and EnforceIn
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -99,12 +100,13 @@ class NomadEngine:
         return owners_of(listed)
 
     async def close(self, attempt: AttemptId, namespace: str) -> Closing:
-        """As `JobEngine.close` promises: tombstone first; where that loses, stop what is there."""
-        try:
+        """As `JobEngine.close` promises: tombstone first; where that loses, stop what is there.
+
+        What is there is read also after the tombstone was taken: an older Nomad may take two at once (`_never_ran`).
+        """
+        with contextlib.suppress(_Taken):
             await self._register(tombstone_of(attempt, namespace))
-        except _Taken:
-            return await self._stop(attempt.nomad_id, namespace)
-        return Closing.NEVER_RAN
+        return await self._stop(attempt.nomad_id, namespace)
 
     async def plan(self, order: AttemptOrder) -> Plan:
         """As `JobEngine.plan` promises."""
@@ -192,7 +194,7 @@ class NomadEngine:
         found = await self._job(nomad_id, namespace)
         if found is None:
             raise OutcomeUnknown(f"{nomad_id} was there and is gone: collected as garbage meanwhile")
-        if TOMBSTONE_KEY in (found.get("Meta") or {}):
+        if _never_ran(found):
             return Closing.NEVER_RAN
         needs = _needs(READ, namespace)
         allocations = await self._call(lambda nomad: nomad.job.get_allocations(nomad_id, namespace=namespace), needs)
@@ -248,6 +250,13 @@ class NomadEngine:
     def _no_answer(self, why: str, wrote: bool) -> Unavailable:
         said = f"cluster {self._settings.name}: {why}"
         return OutcomeUnknown(said, code="nomad_no_answer") if wrote else Unavailable(said, code="nomad_unavailable")
+
+
+def _never_ran(found: Mapping[str, Any]) -> bool:
+    """Whether a tombstone came first. An older Nomad looks at the index before it writes, not while it writes: a
+    register under way may then be laid over a tombstone, or the other way round, and the job's version tells.
+    """
+    return TOMBSTONE_KEY in (found.get("Meta") or {}) and not found.get("Version")
 
 
 def _needs(capability: str, namespace: str) -> str:

@@ -4,7 +4,7 @@ Used by `serai-platform namespaces`, by the throw-away regions and by tests; no 
 """
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ import httpx2
 
 from shared.adapters.nomad import trust
 from shared.adapters.nomad.answers import error_of
-from shared.adapters.nomad.policies import Role, policy
+from shared.adapters.nomad.policies import FINER_SINCE, Role, policy
 from shared.errors import Misconfigured, Refused, Unavailable
 
 MANAGEMENT = "a management token"
@@ -63,6 +63,15 @@ class NomadOperator:
         """Make the policy, or change it: tokens that have it follow at once."""
         self.ask("POST", f"/v1/acl/policy/{name}", {"Name": name, "Description": description, "Rules": rules})
 
+    def version(self) -> tuple[int, ...]:
+        """The agent's Nomad, as (1, 11, 2)."""
+        said = str(self.ask("GET", "/v1/agent/self")["config"]["Version"]["Version"])
+        return tuple(int(part) for part in said.split("-")[0].split("."))
+
+    def policy_for(self, role: Role, namespaces: Sequence[str]) -> str:
+        """The role's policy in the words that this cluster knows."""
+        return policy(role, namespaces, before_1_11_2=self.version() < FINER_SINCE)
+
     def make_token(self, name: str, *policies: str) -> str:
         """A new client token; its secret."""
         body = {"Name": name, "Type": "client", "Policies": list(policies)}
@@ -71,7 +80,7 @@ class NomadOperator:
     def tokens_for(self, namespaces: tuple[str, ...]) -> dict[Role, str]:
         """The scheduler's and the monitor's token, with the least policies for these namespaces."""
         for role in Role:
-            self.apply_policy(role, policy(role, namespaces))
+            self.apply_policy(role, self.policy_for(role, namespaces))
         return {role: self.make_token(role, role) for role in Role}
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:

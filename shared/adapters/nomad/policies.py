@@ -32,6 +32,8 @@ DESTROY: Final = "destroy of variables at nomad/jobs/*"
 
 OLD_SUBMIT: Final = "submit-job"
 """Before Nomad 1.11.2 it stands for register, deregister and plan together (and allows more than they do)."""
+FINER_SINCE: Final = (1, 11, 2)
+"""An older Nomad refuses a policy that names what it does not know."""
 
 SCHEDULER_IN_OURS: Final[Mapping[str, str]] = {
     REGISTER: "put an attempt there, or the tombstone that closes its id",

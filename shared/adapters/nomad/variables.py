@@ -16,8 +16,6 @@ PREFIX = "nomad/jobs/"
 MOST_BYTES = 65_536
 """Of names and values together (Nomad, "Variables": 64 KiB)."""
 
-_LEFT, _RIGHT = "<serai<", ">serai>"
-
 
 def path_of(nomad_id: str) -> str:
     """Where a Nomad job's own variable is."""
@@ -37,13 +35,15 @@ def items_of(order: AttemptOrder) -> dict[str, str]:
 def template_of_secret(nomad_id: str, secret: SecretFile) -> NomadJob:
     """The template that writes a secret's file, once: what the variable becomes later is nothing to a running task.
 
-    Everybody in the task may read it, whatever user its image runs as; the folder is the task's alone.
+    Everybody in the task may read it, whatever user its image runs as; the folder is the task's alone. The delimiters
+    name the file: of two templates with the same text, Nomad 1.10 and 1.11 write one.
     """
+    left, right = f"<{secret.file}<", f">{secret.file}>"
     action = f'with nomadVar "{path_of(nomad_id)}"', f'(index . "{secret.name}").Value | base64Decode', "end"
     return {
-        "EmbeddedTmpl": "".join(f"{_LEFT}{each}{_RIGHT}" for each in action),
-        "LeftDelim": _LEFT,
-        "RightDelim": _RIGHT,
+        "EmbeddedTmpl": "".join(f"{left}{each}{right}" for each in action),
+        "LeftDelim": left,
+        "RightDelim": right,
         "DestPath": f"secrets/{secret.file}",
         "Perms": "0444",
         "ChangeMode": "noop",

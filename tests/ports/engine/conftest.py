@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.embedded.agent import AgentSettings, EmbeddedAgent
-from shared.adapters.nomad.policies import Role, policy
+from shared.adapters.nomad.policies import FINER_SINCE, OLD_SUBMIT, PLAN, Role
 from tests.ports.engine.site import SiteUnderTest, of_address, of_region, trusting
 from tests.real_nomad import RealNomad, real_nomad
 
@@ -27,8 +27,9 @@ def guarded_nomad() -> Iterator[RealNomad]:
     """With ACLs and TLS. The site serves any VO whose namespace begins with `vo-`; only this suite asks `plan`."""
     with real_nomad(name="guarded", guarded=True) as region:
         for role in Role:
-            region.operator.apply_policy(role, policy(role, ("default", "vo-*")))
-        plan = [f'namespace "{name}" {{ capabilities = ["plan-job"] }}' for name in ("default", "vo-*")]
+            region.operator.apply_policy(role, region.operator.policy_for(role, ("default", "vo-*")))
+        word = PLAN if region.operator.version() >= FINER_SINCE else OLD_SUBMIT
+        plan = [f'namespace "{name}" {{ capabilities = ["{word}"] }}' for name in ("default", "vo-*")]
         region.operator.apply_policy("plan", "\n".join(plan))
         region.tokens[Role.SCHEDULER] = region.operator.make_token("all that is asked here", Role.SCHEDULER, "plan")
         yield region

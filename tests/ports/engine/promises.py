@@ -4,7 +4,7 @@ NOT_KEPT = {
     "closed for good": "Nomad collects a dead tombstone as garbage after job_gc_threshold (4 h by default); a register "
     "that comes later still wins. The platform never registers again after 1 h and stops strays at sight.",
     "exactly one winner": "EnforceIndex is atomic from Nomad 1.10.11, 1.11.5 and 2.0.1; two registers may both win in "
-    "older ones.",
+    "older ones. What lies there then is read, and the job's version tells which came first.",
     "deletions are seen": "Nomad tells deletions of jobs from 1.11.3 on, and those of allocations never: re-list.",
     "exact offsets from the end": "Nomad tells a place within one log file. After a rotation (5 files of at most "
     "20 MiB each) offsets of a `from_end` read count from the beginning of the oldest file read, and `offset` of a "

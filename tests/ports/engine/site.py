@@ -54,6 +54,10 @@ class SiteUnderTest:
         """One call of Nomad's API for what the ports do not offer, as the site's operator."""
         return await asyncio.to_thread(self.operator.ask, method, path, body)
 
+    async def since(self, *version: int) -> bool:
+        """Whether its Nomad is this new."""
+        return await asyncio.to_thread(self.operator.version) >= version
+
     async def submitted(self, order: AttemptOrder) -> AttemptOrder:
         assert await self.engine.submit(order) == Submission(Submitted.ACCEPTED)
         return order

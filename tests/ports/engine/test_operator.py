@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from shared.adapters.nomad import local_binary
-from shared.adapters.nomad.policies import Role
+from shared.adapters.nomad.policies import FINER_SINCE, Role
 from shared.engine import Heartbeat
 from tests.ports.engine.site import an_order, of_region
 from tests.real_nomad import RealNomad, real_nomad
@@ -46,7 +46,8 @@ def ran(command: list[str], region: RealNomad, given: str = "", **more: str) -> 
 
 
 async def test_what_it_prints_is_all_that_a_site_needs(region: RealNomad) -> None:
-    script = ran(COMMAND, region)
+    older = region.operator.version() < FINER_SINCE
+    script = ran([*COMMAND, *(["--before-1-11-2"] if older else [])], region)
     told = ran(["sh", "-eu"], region, script)
     secrets = re.findall(r"^Secret ID\s*= (\S+)$", told, re.MULTILINE)
     region.tokens = dict(zip(Role, secrets, strict=True))

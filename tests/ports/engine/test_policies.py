@@ -8,7 +8,16 @@ from dataclasses import replace
 import pytest
 
 from shared.adapters.nomad import NomadCluster
-from shared.adapters.nomad.policies import MONITOR_IN_OURS, SCHEDULER_IN_OURS, SECRETS_IN_OURS, Role, policy
+from shared.adapters.nomad.policies import (
+    DEREGISTER,
+    FINER_SINCE,
+    MONITOR_IN_OURS,
+    REGISTER,
+    SCHEDULER_IN_OURS,
+    SECRETS_IN_OURS,
+    Role,
+    policy,
+)
 from shared.engine import AllocationSeen, AttemptOrder, Closing, Heartbeat, Submission, Submitted
 from shared.errors import Misconfigured
 from tests.ports.engine.site import SiteUnderTest, a_script, an_order, of_region, opened, trusting
@@ -25,7 +34,7 @@ def region() -> Iterator[RealNomad]:
     """A site that serves one VO and has work of others."""
     with real_nomad(name="prague", guarded=True, namespaces=(OURS, THEIRS)) as found:
         for role in Role:
-            found.operator.apply_policy(role, policy(role, (OURS,)))
+            found.operator.apply_policy(role, found.operator.policy_for(role, (OURS,)))
         yield found
 
 
@@ -45,7 +54,7 @@ async def ended(site: SiteUnderTest) -> AllocationSeen:
 @asynccontextmanager
 async def holding(region: RealNomad, role: Role, without: str) -> AsyncIterator[NomadCluster]:
     """The adapter with a token of the role's policy less one capability."""
-    rules = policy(role, (OURS,))
+    rules = await asyncio.to_thread(region.operator.policy_for, role, (OURS,))
     less = "\n".join(line for line in rules.splitlines() if f'"{without}"' not in line)
     if without == "node:read":
         less = rules.partition("node {")[0]
@@ -200,6 +209,8 @@ NEEDS: list[tuple[Role, str, Call]] = [
 async def test_what_is_missing_is_named(
     region: RealNomad, ended: AllocationSeen, role: Role, capability: str, call: Call
 ) -> None:
+    if capability in (REGISTER, DEREGISTER) and region.operator.version() < FINER_SINCE:
+        pytest.skip("this Nomad has one capability for both")
     async with holding(region, role, capability) as cluster:
         with pytest.raises(Misconfigured, match=capability) as denied:
             await call(cluster, ended)
@@ -212,10 +223,17 @@ async def test_a_token_for_our_namespaces_only_gets_no_stream_and_is_told_why(re
     token = await asyncio.to_thread(region.operator.make_token, "few", "few")
     cluster = opened(region.address, **trusting(region, Role.MONITOR) | {"token": token, "first_heartbeat_s": 1.0})
     try:
-        with pytest.raises(Misconfigured, match=f"sees only the namespaces {THEIRS}, {OURS}, .* read-job in every one"):
+        with pytest.raises(
+            Misconfigured, match=_no_stream(f"sees only the namespaces {THEIRS}, {OURS}, .* read-job in every one")
+        ):
             await anext(cluster.watch.stream(0))
     finally:
         await cluster.aclose()
+
+
+def _no_stream(found: str) -> str:
+    """From some release on Nomad refuses a stream by silence, and we find what is lacking; before, it says 403."""
+    return f"{found}|lacks read-job in every namespace, and node:read"
 
 
 def test_every_capability_is_needed_for_something() -> None:
@@ -234,7 +252,7 @@ async def test_the_next_stream_of_a_token_that_was_narrowed_says_what_it_lacks(r
         assert await anext(cluster.watch.stream(0)) == Heartbeat()
         rules = policy(Role.MONITOR, (OURS,)).replace('"read-job",', "")
         await asyncio.to_thread(region.operator.apply_policy, "fading", rules)
-        with pytest.raises(Misconfigured, match=r"read-job.*in namespace default"):
+        with pytest.raises(Misconfigured, match=_no_stream("read-job.*in namespace default")):
             await anext(cluster.watch.stream(0))
     finally:
         await cluster.aclose()
