@@ -76,6 +76,7 @@ class MessageBus(Protocol):
     async def publish(self, messages: Sequence[Message]) -> None:
         """Return when every message is durable in every queue and stream bound to it, in the given order.
 
+        Calls that overlap keep the order in which they were made, where each has at most 128 messages and none fails.
         Raises Unavailable when that is not known (then publish again: readers recognise doubles by id), and
         Misconfigured when a message has nowhere to go.
         """

@@ -63,6 +63,14 @@ class Work:
         return Saved(after, moved=moved, ended=moved and not after.live)
 
 
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What came of sights: the records that are in doubt now, and whether anything was written."""
+
+    in_doubt: list[AttemptRecord]
+    changed: bool
+
+
 class Folding:
     """Everything that writes attempts of one cluster."""
 
@@ -88,11 +96,12 @@ class Folding:
         self._known: set[AttemptId] = set()
         self._foreign: set[AttemptId] = set()
 
-    async def fold(self, batches: Sequence[Sights], position: int | None = None) -> list[AttemptRecord]:
-        """Fold sights in order, each entry being one transaction of Nomad; the records that are in doubt now.
+    async def fold(self, batches: Sequence[Sights], position: int | None = None) -> Folded:
+        """Fold sights in order, each entry being one transaction of Nomad.
 
-        `position` is the checkpoint that covers them. Raises Unavailable with the site or the store: nothing was
-        written then, and the same lines may come again.
+        `position` is the checkpoint that covers them; sights that change nothing are not worth a write, and it waits
+        for the next one. Raises Unavailable with the site or the store: nothing was written then, and the same lines
+        may come again.
         """
         wanted = {attempt for sights in batches for attempt in sights} - self._foreign
         identities = await self._identities(wanted, batches)
@@ -103,12 +112,12 @@ class Folding:
                     record = work.record(attempt) or _new(identities.get(attempt))
                     if record is not None and record.identity.cluster == self._cluster:
                         work.step(record, lambda before, seen=seen: attempts.observe(before, seen))  # type: ignore[misc]
-            if position is not None:
+            if position is not None and (work.changed or not batches):
                 store.set_checkpoint(unit.connection, self._cluster, position)
 
         work = await self._write(wanted, fold)
         _remember(self._known, set(work.changed))
-        return [record for record in work.changed.values() if record.in_doubt]
+        return Folded([record for record in work.changed.values() if record.in_doubt], bool(work.changed))
 
     async def apply(self, wanted: Iterable[AttemptId], step: Step) -> list[AttemptRecord]:
         """One step of the core (vanished, found again) for some records; those that changed."""

@@ -80,7 +80,7 @@ class Reconciler:
         listing = listed.listing
         changed = watching.changed_since(listing, self._index)
         for chunk in _chunks(changed, self._settings.listing_batch):
-            self.doubt(await self._folding.fold([chunk]))
+            self.doubt((await self._folding.fold([chunk])).in_doubt)
         self._index = listing.index
         gone = watching.missing(listed.live, listing) if listing.known_leader else []
         self.doubt(gone)

@@ -193,8 +193,10 @@ class Watcher:
         self._desk.saw(one for line in lines for one in line.seen if isinstance(one, NodeSeen))
         sights = [found for line in lines if (found := watching.by_attempt(line.seen))]
         if sights:
-            self._reconciler.doubt(await self._folding.fold(sights, self._position))
-            self._stored = self._position
+            folded = await self._folding.fold(sights, self._position)
+            self._reconciler.doubt(folded.in_doubt)
+            if folded.changed:
+                self._stored = self._position
 
     async def _fold_listing(self, listed: Listed) -> None:
         listing = listed.listing

@@ -1,5 +1,8 @@
 """One relay per service: publishes the outbox in order, with the bus's confirms, and moves its cursor only then.
 
+The next batch does not wait for the confirms of the one before, which come when a disk has been synced: a few may be
+under way, and the cursor moves over each of them once it has over those before. When one fails, all come again.
+
 What this process wrote itself, while little was going on, it has in memory (`Transactions.tail`) and need not read
 back; the outbox is read at the start, for what other copies wrote, and where much is written at a time. The cursor is
 written down a little later, so that a message does not cost a commit of its own.
@@ -12,6 +15,7 @@ import orjson
 from sqlalchemy import Connection, Row, bindparam, delete, func, select
 
 from shared.contracts.envelope import Message
+from shared.errors import Unavailable
 from shared.ports import MessageBus
 from shared.runtime.clock import micros
 from shared.runtime.sql import upsert
@@ -19,6 +23,8 @@ from shared.runtime.transactions import Transactions
 
 _CURSOR = "relay"
 _BATCH = 128
+_UNDER_WAY = 4
+"""Batches that may wait for their confirms at a time."""
 _IDLE_CHECK_S = 5.0
 """Another copy of the service may have written; look without being woken, this often."""
 _NOTE_S = 0.5
@@ -36,10 +42,14 @@ class Relay:
         self._bus = bus
         self._outbox = transactions.tables.outbox
         self._cursor = transactions.tables.relay_cursor
+        self._sent = 0
+        """Everything up to it was given to the bus."""
         self._position = 0
         """Everything up to it is published."""
         self._noted = 0
         self._note_at: float | None = None
+        self._failed = False
+        """A batch was not confirmed: nothing more is sent until all begins again at the cursor."""
         self._looked = False
         """The stored cursor was read since the start, or since a pause."""
         self._where_is_it = select(self._cursor.c.position).where(self._cursor.c.name == _CURSOR)
@@ -59,39 +69,63 @@ class Relay:
 
     async def run(self) -> None:
         """Publish for ever; raises Unavailable with the bus or the store (the supervisor tries again)."""
-        self._looked = False
-        while True:
-            self._transactions.outbox_written.clear()
-            while self._may_go_on(await self.publish_batch()):
-                await self._note_in_time()
-            await self._written()
+        self._looked, self._failed, self._sent = False, False, self._position
+        room, before = asyncio.Semaphore(_UNDER_WAY), None
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._transactions.outbox_written.clear()
+                while batch := await self._next_batch():
+                    await room.acquire()
+                    before = group.create_task(self._publish(batch, before), name="relay.publish")
+                    before.add_done_callback(lambda _: room.release())
+                    await self._note_in_time()
+                    if not self._may_go_on(len(batch)):
+                        break
+                await self._written()
 
     async def publish_batch(self) -> int:
         """Publish up to 128 messages behind the cursor; how many there were."""
+        self._failed, self._sent = False, self._position
+        batch = await self._next_batch()
+        if batch:
+            await self._publish(batch)
+        return len(batch)
+
+    async def _next_batch(self) -> list[Placed]:
+        """Up to 128 messages behind those that were sent; they count as sent."""
         tail = self._transactions.tail
-        batch = tail.behind(self._position, _BATCH) if self._looked else []
+        batch = tail.behind(self._sent, _BATCH) if self._looked else []
         if not batch:
             tail.incomplete = False
             batch = await self._transactions.store.read(self._read)
             self._looked = True
         if batch:
-            await self._publish(batch)
-        return len(batch)
+            self._sent = batch[-1][0]
+            if self._note_at is None:
+                self._note_at = asyncio.get_running_loop().time() + _NOTE_S
+        return batch
 
-    def _may_go_on(self, published: int) -> bool:
+    def _may_go_on(self, sent: int) -> bool:
         """Whether more may be behind the last batch."""
         tail = self._transactions.tail
-        return published == _BATCH or (published > 0 and (tail.incomplete or self._position < tail.last))
+        return sent == _BATCH or tail.incomplete or self._sent < tail.last
 
-    async def _publish(self, batch: Sequence[Placed]) -> None:
-        await self._bus.publish([message for _, message in batch])
+    async def _publish(self, batch: Sequence[Placed], before: "asyncio.Task[None] | None" = None) -> None:
+        if self._failed:
+            raise Unavailable("a batch before was not confirmed", code="bus_away")
+        try:
+            await self._bus.publish([message for _, message in batch])
+        except BaseException:
+            self._failed = True  # before anybody else has his turn: what is behind must not overtake it
+            raise
+        if before is not None:
+            await before
         self._position = batch[-1][0]
-        if self._note_at is None:
-            self._note_at = asyncio.get_running_loop().time() + _NOTE_S
 
     async def note(self) -> None:
-        """Write down how far everything is published."""
-        self._note_at, position = None, self._position
+        """Write down how far everything is published; what is under way is for the next time."""
+        position, loop = self._position, asyncio.get_running_loop()
+        self._note_at = None if position == self._sent else loop.time() + _NOTE_S
         if position != self._noted:
             await self._transactions.store.transact(lambda connection: self._move(connection, position))
             self._noted = position
@@ -119,7 +153,8 @@ class Relay:
         """What is stored behind the cursor. Another copy may have moved that; ours is written down late."""
         if not self._looked:
             self._position = max(self._position, self._read_cursor(connection))
-        return [(row.position, _message(row)) for row in connection.execute(self._next, {"after": self._position})]
+            self._sent = max(self._sent, self._position)
+        return [(row.position, _message(row)) for row in connection.execute(self._next, {"after": self._sent})]
 
     def _read_cursor(self, connection: Connection) -> int:
         return connection.execute(self._where_is_it).scalar() or 0

@@ -37,6 +37,7 @@ class QuickConnection(quick.QuickConnection):
         self._pipeline: contextlib.AbstractAsyncContextManager[Any] | None = None
         self._asked: list[_Asked] = []
         """Questions that nobody has looked at yet."""
+        self._turn: Cursor | None = None
 
     def ask(self, query: Any, given: Mapping[str, Any] | None = None) -> Callable[[], Sequence[Any]]:
         """As `shared.runtime.sql.asked`: sent along with what else is on its way."""
@@ -92,8 +93,18 @@ class QuickConnection(quick.QuickConnection):
         """Whether something was sent whose outcome nobody has asked for."""
         return self._pipeline is not None
 
+    @property
+    def has_turn(self) -> bool:
+        """Whether the server has answered that the turn asked for by `ask_turn` is ours."""
+        return self._turn is None or self._turn.pgresult is not None
+
+    async def ask_turn(self, turn: int) -> None:
+        """Send the words that begin a transaction and ask for a turn, an advisory lock; nothing is waited for."""
+        await self._send("BEGIN", [], False)
+        self._turn = await self._send("SELECT pg_advisory_xact_lock(%s)", [turn], False)
+
     async def command(self, words: str) -> None:
-        """Run a word of ours, such as BEGIN, behind everything that was sent, and wait for it all."""
+        """Run a word of ours, such as COMMIT, behind everything that was sent, and wait for it all."""
         await self.driver.execute(words, prepare=False)
         await self.answered()
 

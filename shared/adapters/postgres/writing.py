@@ -65,6 +65,10 @@ class _Carefully(Exception):
     """A body that went together with others is to be undone alone; nothing of the group happened."""
 
 
+class _NoTurn(Exception):
+    """The turn did not come in time; nothing happened, and whoever waits behind would wait as long."""
+
+
 class _Lost(Exception):
     """The connection is gone, or the transaction as a whole; nothing of the group happened."""
 
@@ -87,7 +91,7 @@ class Writer:
         self, connect: Callable[[], Awaitable[QuickConnection]], *, turn: int, where: str, limits: Limits
     ) -> None:  # fmt: skip
         self._connect = connect
-        self._begin = f"BEGIN; SELECT pg_advisory_xact_lock({turn})"
+        self._turn = turn
         self._end_silent = _END_SILENT.format(high=turn >> 32 & _HALF, low=turn & _HALF, idle_s=limits.idle_s)
         self._where = where
         self._limits = limits
@@ -96,6 +100,7 @@ class Writer:
         self._task: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._look: asyncio.TimerHandle | None = None
+        self._late: asyncio.TimerHandle | None = None
         self._closed = False
 
     def submit(self, body: Body) -> asyncio.Future[Any]:
@@ -148,6 +153,9 @@ class Writer:
                         failure = _cause(again, self._where)
                         break
                     await asyncio.sleep(random.uniform(0.005, 0.05))
+        except _NoTurn as late:
+            failure = _cause(late, self._where)
+            group += self._everybody()
         except BaseException as error:
             failure = translated(error, self._where) if isinstance(error, Exception) else error
             group = group or self._everybody()
@@ -164,7 +172,7 @@ class Writer:
             return await self._run(group, careful=True)
 
     async def _run(self, group: list[_Work], *, careful: bool) -> Exception | None:
-        connection = await self._begun()
+        connection = await self._begun(careful)
         watch = asyncio.get_running_loop().call_later(self._limits.group_s, cut, connection.driver)
         try:
             await greenlet_spawn(self._run_bodies, connection, group, careful)
@@ -180,9 +188,12 @@ class Writer:
             raise
         finally:
             watch.cancel()
+            self._wait_no_more()
 
     async def _commit(self, connection: QuickConnection) -> Exception | None:
         """Commit behind everything that is on its way; of that, nobody knows yet whether it went well."""
+        if not connection.has_turn:
+            await self._come(connection)
         on_its_way = connection.waits
         try:
             await connection.command("COMMIT")
@@ -197,11 +208,22 @@ class Writer:
             return OutcomeUnknown(f"{self._where} did not confirm a commit: {error}", code="store_failed")
         return None
 
-    async def _begun(self) -> QuickConnection:
-        """A connection within a transaction whose turn it is; a kept one may have died meanwhile, then a new one."""
+    async def _come(self, connection: QuickConnection) -> None:
+        """Wait for our turn: a connection that has died meanwhile must not look like a commit that nobody confirmed."""
+        try:
+            await connection.answered()
+        except psycopg.Error as error:
+            if connection.has_turn:
+                raise _Carefully from error
+            raise _without_turn(connection) from error
+
+    async def _begun(self, careful: bool) -> QuickConnection:
+        """A connection on which a transaction was begun and our turn asked for. On a kept one, which may have died
+        meanwhile, that is on its way with what the bodies send; `careful` waits for it, as does a new connection.
+        """
         if self._connection is not None:
             try:
-                return await self._begin_on(self._connection)
+                return await self._begin_on(self._connection, wait=careful)
             except psycopg.Error:
                 gone = is_gone(self._connection.driver)
                 await self._drop()
@@ -209,26 +231,39 @@ class Writer:
                     raise
         self._connection = await self._connect()
         try:
-            return await self._begin_on(self._connection)
+            return await self._begin_on(self._connection, wait=True)
         except BaseException:
             await self._drop()
             raise
 
-    async def _begin_on(self, connection: QuickConnection) -> QuickConnection:
+    async def _begin_on(self, connection: QuickConnection, *, wait: bool) -> QuickConnection:
         loop = asyncio.get_running_loop()
-        watch = loop.call_later(self._limits.lock_s + 1, cut, connection.driver)
-        self._look = loop.call_later(self._limits.idle_s, self._look_for_silence)
+        self._late = loop.call_later(self._limits.lock_s + 1, self._cut_without_turn, connection)
+        self._look = loop.call_later(self._limits.idle_s, self._look_for_silence, connection)
         try:
-            await connection.command(self._begin)
-        finally:
-            watch.cancel()
-            self._look.cancel()
+            await connection.ask_turn(self._turn)
+            if wait:
+                await connection.answered()
+        except BaseException:
+            self._wait_no_more()
+            raise
         return connection
 
-    def _look_for_silence(self) -> None:
+    def _wait_no_more(self) -> None:
+        for timer in (self._late, self._look):
+            if timer is not None:
+                timer.cancel()
+
+    def _cut_without_turn(self, connection: QuickConnection) -> None:
+        if not connection.has_turn:
+            cut(connection.driver)
+
+    def _look_for_silence(self, connection: QuickConnection) -> None:
         """Our turn is long in coming: whoever has it may have been stopped, or cut off, or may yet be."""
+        if connection.has_turn:
+            return
         again_s = min(LOOK_AGAIN_S, self._limits.idle_s)
-        self._look = asyncio.get_running_loop().call_later(again_s, self._look_for_silence)
+        self._look = asyncio.get_running_loop().call_later(again_s, self._look_for_silence, connection)
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._silenced(), name="postgres.writer.silence")
 
@@ -265,30 +300,29 @@ class Writer:
 
     def _run_bodies(self, connection: QuickConnection, group: list[_Work], careful: bool) -> None:
         """Run the bodies of `group`, or, when it is empty, fill it from the queue."""
-        turn = (_CarefulTurn if careful else _Turn)(connection, self._begin, self._where)
+        turn = (_CarefulTurn if careful else _Turn)(connection, self._turn, self._where)
         if group:
             for work in group:
                 turn.run(work)
             return
-        until = time.monotonic() + GROUP_S
-        while self._queue and len(group) < GROUP_LIMIT:
+        until = None
+        while self._queue and len(group) < GROUP_LIMIT and (until is None or time.monotonic() < until):
             group.append(self._queue.popleft())
             turn.run(group[-1])
-            if time.monotonic() >= until:
-                break
+            until = until or time.monotonic() + GROUP_S  # the first one may have waited for the turn
 
 
 class _Turn:
     """One transaction while its bodies run. One that must be undone, and is not the first to write, undoes all."""
 
-    def __init__(self, connection: QuickConnection, begin: str, where: str) -> None:
+    def __init__(self, connection: QuickConnection, turn: int, where: str) -> None:
         self._connection = connection
-        self._begin = begin
+        self._begin = f"BEGIN; SELECT pg_advisory_xact_lock({turn})"
         self._where = where
         self._empty = True
 
     def run(self, work: _Work) -> None:
-        """Run one body. Raises _Again, _Carefully, _Lost."""
+        """Run one body. Raises _Again, _Carefully, _NoTurn, _Lost."""
         work.result, work.error = None, None
         before = self._connection.writes
         try:
@@ -296,11 +330,14 @@ class _Turn:
             work.result = consumed(work.body(self._connection))
             self._still_ours()
         except Exception as error:
+            failed = driver_error(error) is not None
+            if failed and not self._connection.has_turn:
+                raise _without_turn(self._connection) from error
             if is_gone(self._connection.driver):
                 raise _Lost from error
             if may_succeed_again(error):
                 raise _Again from error
-            if driver_error(error) is not None or self._connection.writes > before:
+            if failed or self._connection.writes > before:
                 self._undo(error)
             work.error = translated(error, self._where)
         else:
@@ -368,6 +405,11 @@ class _CarefulTurn(_Turn):
             raise _Lost("a body ended the transaction of the whole group")
         self._command("ROLLBACK TO SAVEPOINT body")
         self._savepoint = "fresh"
+
+
+def _without_turn(connection: QuickConnection) -> Exception:
+    """What it means that a statement failed before our turn had come. A connection that was kept is replaced."""
+    return _Again() if is_gone(connection.driver) else _NoTurn()
 
 
 def _cause(error: BaseException, where: str) -> Exception:

@@ -39,21 +39,30 @@ JOBS, STEPS, DEADLINE_S = 5, 80, 60.0
 
 
 class Gate:
-    """A copy's way to the bus: lets batches through when the test says so; `fate` tells what becomes of each."""
+    """A copy's way to the bus: lets batches through when the test says so; `fate` tells what becomes of each.
+
+    It is a line: with a batch that gets lost, those that were given to it behind are lost too.
+    """
 
     def __init__(self, bus: EmbeddedBus, fate: Callable[[], Fate] = lambda: "passes") -> None:
         self.bus = bus
         self.opened = asyncio.Event()
         self.reached = asyncio.Event()
         self.fate = fate
+        self.line = asyncio.Lock()
+        self.broken = 0
 
     async def publish(self, messages: Sequence[Message]) -> None:
         """Passes on when the gate is open; the messages may get lost on their way, or the confirm on its way back."""
         self.reached.set()
+        broken = self.broken
         await self.opened.wait()
-        fate = self.fate()
-        if fate != "is lost":
-            await self.bus.publish(messages)
+        async with self.line:
+            fate = self.fate() if broken == self.broken else "is lost"
+            if fate == "is lost":
+                self.broken += 1
+            else:
+                await self.bus.publish(messages)
         if fate != "passes":
             raise Unavailable(f"the batch {fate}")
 
@@ -128,18 +137,20 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 async def run_until(relays: Sequence[Relay], outcome: Any) -> Any:
     """What `outcome` returns while the relays run; each begins again after a failure, as under `supervise`."""
+    over = asyncio.Event()
 
     async def keep(relay: Relay) -> None:
-        while True:
+        while not over.is_set():  # a failure in the moment of the order to stop takes its place
             try:
                 await relay.run()
-            except Unavailable:
-                await asyncio.sleep(0)
+            except* Unavailable:
+                pass
 
     tasks = [asyncio.create_task(keep(relay)) for relay in relays]
     try:
         return await outcome
     finally:
+        over.set()
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)

@@ -31,6 +31,8 @@ class Bus:
         self.published: list[str] = []
         self.away = 0
         self.came = asyncio.Event()
+        self.confirms: dict[str, asyncio.Future[None]] = {}
+        """By the first id of a batch: what is waited for after it was published."""
 
     async def publish(self, messages: Sequence[Message]) -> None:
         if self.away:
@@ -38,6 +40,9 @@ class Bus:
             raise Unavailable("the bus is away")
         self.published += [message.id for message in messages]
         self.came.set()
+        confirm = self.confirms.pop(messages[0].id, None)
+        if confirm is not None:
+            await confirm
 
     async def until(self, count: int) -> list[str]:
         async with asyncio.timeout(DEADLINE_S):
@@ -185,5 +190,42 @@ async def test_a_relay_that_runs_publishes_at_once_and_notes_its_cursor_by_itsel
         while await world.cursor() < 2:
             await pacing.pause(0.02)
     assert await world.relay.lag_s() == 0.0
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_the_next_batch_does_not_wait_for_the_confirms_of_the_one_before_but_the_cursor_does(
+    world: World,
+) -> None:
+    late = world.bus.confirms["a"] = asyncio.get_running_loop().create_future()
+    running = asyncio.create_task(world.relay.run())
+    await world.write("a")
+    await world.bus.until(1)
+    await world.write("b")
+    assert await world.bus.until(2) == ["a", "b"]
+    await world.relay.note()
+    assert await world.cursor() == 0, "b may be published, but a is not known to be"
+    late.set_result(None)
+    async with asyncio.timeout(DEADLINE_S):
+        while await world.cursor() < 2:
+            await pacing.pause(0.02)
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_when_a_batch_is_not_confirmed_it_and_all_behind_it_come_again_in_their_order(world: World) -> None:
+    lost = world.bus.confirms["a"] = asyncio.get_running_loop().create_future()
+    running = asyncio.create_task(world.relay.run())
+    await world.write("a")
+    await world.bus.until(1)
+    await world.write("b")
+    await world.bus.until(2)
+    lost.set_exception(Unavailable("the connection was lost"))
+    await world.write("c")
+    with pytest.raises(ExceptionGroup):
+        await running
+    assert world.bus.published == ["a", "b"], "what is behind one that failed does not overtake it"
+    running = asyncio.create_task(world.relay.run())
+    assert await world.bus.until(5) == ["a", "b", "a", "b", "c"]
     running.cancel()
     await asyncio.wait([running])
