@@ -86,6 +86,7 @@ async def _verified(key: Any, token: str, count: int) -> float:
         raise RuntimeError("the token was not read as it should be: the measurement measures something else")
     took = []
     for _ in range(count):
+        verifier = Verifier({ISSUER: known}, system_clock, settings.most_token_bytes)  # one that remembers nothing
         begun = time.perf_counter()
         await verifier.verify(token)
         took.append(time.perf_counter() - begun)

@@ -12,7 +12,7 @@ import uuid6
 from fastapi import FastAPI, Header, Request, Response
 from pydantic import BaseModel
 
-from services.auth import audit_store, deciding, permissions, secret_store
+from services.auth import audit_store, deciding, hot, permissions, secret_store
 from services.auth.audit import AuditRow
 from services.auth.bad_token import BadToken
 from services.auth.book import Book
@@ -70,12 +70,13 @@ def build(parts: Parts) -> FastAPI:
     routes = _Routes(parts)
     for method, path, endpoint, may in (
         ("POST", "context", routes.context, ("gateway",)),
-        ("POST", "grants", routes.grants, ("gateway",)),
+        ("POST", "grants", routes.grants, hot.MAY),
         ("POST", "decisions", routes.decisions, ("scheduler",)),
         ("POST", "remembered", routes.remembered, ("gateway",)),
         ("GET", "trust", routes.trust, ("gateway", "scheduler", "monitor")),
     ):
         app.add_api_route(f"/internal/{path}", endpoint, methods=[method], **between_services(parts.door, *may))
+    app.add_middleware(hot.Hot, door=parts.door, grants=routes.grants)
     app.add_api_route("/.well-known/jwks.json", routes.jwks, methods=["GET"], openapi_extra=needs(OPEN))
     return app
 

@@ -7,6 +7,7 @@ the key, the key gives the algorithm; 5 signature; 6 to 8 what the token says of
 
 import hashlib
 import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -24,6 +25,7 @@ from shared.ports import Clock
 from shared.runtime import jws
 from shared.runtime.key_ring import CoolingDown
 
+_REMEMBERED: Final = 4_096
 _ANY_IGNORED: Final = frozenset().union(*IGNORED_HEADERS.values())
 
 warnings.filterwarnings("ignore", message="EdDSA is deprecated", category=SecurityWarning)
@@ -44,12 +46,15 @@ class TrustedIssuer:
 
 
 class Verifier:
-    """Verifies tokens of the trusted issuers."""
+    """Verifies tokens of the trusted issuers. Remembers with which key it has checked a token's signature, and of the
+    token its digest only: the same bytes and the same key give the same answer. Everything else is looked at each time.
+    """
 
     def __init__(self, issuers: Mapping[str, TrustedIssuer], clock: Clock, most_bytes: int) -> None:
         self._issuers = issuers
         self._clock = clock
         self._most_bytes = most_bytes
+        self._signed: OrderedDict[bytes, IssuerKey] = OrderedDict()
 
     async def verify(self, token: str, *, change: bool = False) -> Verified:
         """Who is behind the token. `change`: it is asked for something that changes something (younger claims).
@@ -61,7 +66,7 @@ class Verifier:
         if compact.header.keys() - jws.HEADER_NAMES - IGNORED_HEADERS[known.issuer.profile]:
             raise BadToken("its header says more than its issuer may say there")
         key = await self._key(known.keys, compact.kid)
-        if compact.algorithm not in key.algorithms or not jws.verify(compact, key.key, compact.algorithm):
+        if compact.algorithm not in key.algorithms or not self._is_signed(compact, key):
             raise BadToken("its signature is not its issuer's")
         said = presented(compact.header, compact.unverified, known.issuer, self._clock().timestamp())
         if not said.token_id:
@@ -70,6 +75,17 @@ class Verifier:
         if known.source is not None:
             claims = dict(await known.source.claims(token, said, change=change))
         return verified(said, claims, known.trusted)
+
+    def _is_signed(self, token: jws.Compact, key: IssuerKey) -> bool:
+        digest = hashlib.sha256(token.text.encode()).digest()
+        if self._signed.get(digest) is key:
+            return True
+        if not jws.verify(token, key.key, token.algorithm):
+            return False
+        self._signed[digest] = key
+        while len(self._signed) > _REMEMBERED:
+            self._signed.popitem(last=False)
+        return True
 
     def _parsed(self, token: str) -> jws.Compact:
         try:

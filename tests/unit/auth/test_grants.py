@@ -197,6 +197,19 @@ async def test_a_thousand_in_one_question_and_not_one_more(tmp_path: Path) -> No
         assert (await running.http.post("/internal/grants", json=body)).status_code == 422
 
 
+async def test_a_question_that_is_not_understood_is_told_so_to_the_gateway_and_to_nobody_else(tmp_path: Path) -> None:
+    async with auth(tmp_path, FakeIssuer()) as running:
+        bodies = [(b"{", "undecodable"), (b"{}", "invalid_request"), (b'{"token":"t","items":[{}]}', "invalid_request")]
+        for body, code in bodies:
+            for kind in ("application/json", "application/json; charset=utf-8"):
+                answer = await running.http.post("/internal/grants", content=body, headers={"content-type": kind})
+                assert answer.json()["code"] == code
+                stranger = {"content-type": kind, "authorization": "Bearer no"}
+                answer = await running.http.post("/internal/grants", content=body, headers=stranger)
+                assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+        assert (await running.http.get("/internal/grants")).status_code == 405
+
+
 async def test_only_a_live_token_gets_grants_although_its_context_is_remembered(tmp_path: Path) -> None:
     issuer = FakeIssuer()
     token = issuer.token(exp=int(NOON.timestamp()) + 5)

@@ -58,6 +58,21 @@ async def test_a_new_key_is_found_and_an_old_one_ends(tmp_path: Path) -> None:
         assert await running.code(signed(new, issuer.claims(iat=fresh, exp=fresh + 60))) == ""
 
 
+async def test_a_signature_that_was_checked_is_checked_again_with_another_key_of_the_same_name(tmp_path: Path) -> None:
+    issuer = FakeIssuer()
+    old, new = issuer.key, ec_key("first")
+    async with auth(tmp_path, issuer) as running:
+        token = signed(old, issuer.claims(exp=int(running.clock().timestamp()) + 7_200))
+        assert await running.code(token) == ""
+        running.clock.forward(61)
+        assert await running.code(token) == "", "its context is forgotten, its signature is not"
+        swapped = f"{token.rpartition('.')[0]}.{signed(new, issuer.claims()).rpartition('.')[2]}"
+        assert await running.code(swapped) == UNKNOWN
+        issuer.keys = [new]
+        running.clock.forward(3_601)
+        assert await running.code(token) == UNKNOWN
+
+
 @pytest.mark.parametrize("trouble", [
     {"status": 500}, {"status": 404}, {"status": 302}, {"status": 204}, {"document": b"<html>"}, {"document": b"[]"},
     {"document": b'{"keys":[]}'}, {"document": b'{"keys":{}}'}, {"document": b'{"keys":[1]}'},
