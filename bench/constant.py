@@ -19,6 +19,7 @@ from joserfc.jwk import OKPKey
 from services.gateway import access, granting
 from services.gateway import wiring as gateway
 from services.scheduler import authorising
+from shared.contracts.codec import Decoded
 from shared.contracts.envelope import Message
 from shared.contracts.questions import GrantAnswer, GrantItem
 from shared.runtime import tokens
@@ -50,7 +51,7 @@ class ConstantGranting(granting.Granting):
 class ConstantAuthorising(authorising.Authorising):
     """Every command may be handled."""
 
-    async def command(self, message: Message) -> None:
+    async def command(self, message: Message, decoded: Decoded | None = None) -> None:
         return
 
 

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from services.scheduler.rounds import Answer, Question
+from shared.contracts.codec import Decoded
 from shared.contracts.commands import SubmitJob
 from shared.contracts.envelope import Message
 from shared.contracts.questions import Decision, DecisionRequest
@@ -31,7 +32,7 @@ _REMEMBERED: Final = 4096
 class Verifier(Protocol):
     """`shared.runtime.tokens.GrantVerifier`, as far as it is used here."""
 
-    async def verify_command(self, message: Message) -> GrantClaims: ...
+    async def verify_command(self, message: Message, decoded: Decoded | None = None) -> GrantClaims: ...
 
     async def verify_read(self, grant: str) -> ReadGrant: ...
 
@@ -62,13 +63,13 @@ class Authorising:
 
     # -- commands -------------------------------------------------------------------------------------------------
 
-    async def command(self, message: Message) -> None:
+    async def command(self, message: Message, decoded: Decoded | None = None) -> None:
         """Return when the command may be handled; `denial` then tells whether auth has said no meanwhile.
 
         Raises Refused for a grant that is bad, Unavailable when that, or a fresh decision, cannot be had now.
         """
         try:
-            await self._verifier.verify_command(message)
+            await self._verifier.verify_command(message, decoded)
         except GrantExpired as expired:
             await self._decide_anew(message, expired.claims)
         except Refused as refused:

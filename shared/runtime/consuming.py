@@ -25,8 +25,8 @@ from shared.runtime.transactions import Transactions, Unit
 Handler = Callable[[Unit, Envelope, Any], None]
 """Decides with pure code, writes through `unit.connection`, tells the world with `unit.emit`. Never waits."""
 
-Authorise = Callable[[Message], Awaitable[None]]
-"""Raises Refused for a message that must not be executed, Unavailable when that cannot be told now."""
+Authorise = Callable[[Message, codec.Decoded], Awaitable[None]]
+"""Of a message and what it says. Raises Refused where it must not be executed, Unavailable when that cannot be told."""
 
 OnDeadLetter = Callable[[Unit, Message, str], None]
 """What a service does about a message that is set aside (e.g. end its job)."""
@@ -121,7 +121,7 @@ class Consumer:
             try:
                 decoded = codec.decode(message)
                 if self._authorise is not None:
-                    await self._authorise(message)
+                    await self._authorise(message, decoded)
                 await self._together.handle(decoded)
                 return
             except Unavailable as away:

@@ -148,15 +148,16 @@ class GrantVerifier:
         self._read: OrderedDict[bytes, ReadGrant] = OrderedDict()
         self._commands: OrderedDict[str, _Checked] = OrderedDict()
 
-    async def verify_command(self, message: Message) -> GrantClaims:
+    async def verify_command(self, message: Message, decoded: codec.Decoded | None = None) -> GrantClaims:
         """The claims of a command's grant, when it covers exactly this message and says the same as its body.
 
+        `decoded`: the message, for whom it is decoded already.
         Raises GrantInvalid, GrantExpired (all right but the time), GrantSuspended, codec.Undecodable, or Unavailable
         when the keys cannot be had: then nothing is known yet, try again.
         """
         claims = await self._command_claims(message.headers.get(GRANT_HEADER, ""))
         _check_binding(claims, message)
-        _check_meaning(claims, codec.decode(message).content)
+        _check_meaning(claims, (decoded or codec.decode(message)).content)
         self._check_not_early(claims.issued_at)
         if self._clock() >= claims.expires_at:
             raise GrantExpired(claims)

@@ -57,7 +57,7 @@ class Service:
             task.cancel()
         await asyncio.gather(running, *ends, return_exceptions=True)
 
-    async def meet(self, message: Message) -> None:
+    async def meet(self, message: Message, decoded: codec.Decoded) -> None:
         if message.routing_key == f"work.{POISON}":
             self.dying.set()
             await asyncio.Event().wait()
