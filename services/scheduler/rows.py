@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
@@ -17,6 +18,9 @@ from shared.job import AttemptStatus, FailureClass, JobSpec, JobState
 from shared.runtime.clock import micros, moment
 
 Row = RowMapping
+
+SHORT: Final = 4_096
+"""Characters of a specification that is kept in memory once read: without files in it, hardly one is longer."""
 
 
 def maybe_micros(at: datetime | None) -> int | None:
@@ -61,7 +65,7 @@ def job_of(row: Row) -> Job:
         owner=Principal.model_construct(
             issuer=row["owner_issuer"], subject=row["owner_subject"], name=row["owner_name"]
         ),
-        spec=JobSpec.model_validate_json(row["spec"]), state=JobState(row["state"]),
+        spec=spec_of(row["spec"]), state=JobState(row["state"]),
         submitted_at=moment(row["submitted_at"]), waiting_since=moment(row["waiting_since"]),
         phase_since=moment(row["phase_since"]), sequence=row["sequence"], revision=row["revision"],
         turn=row["turn"], retries_used=row["retries_used"],
@@ -72,6 +76,16 @@ def job_of(row: Row) -> Job:
         cancel_requested_at=maybe_moment(row["cancel_requested_at"]), ended_at=maybe_moment(row["ended_at"]),
         exit_code=row["exit_code"], client=row["client"], token_id=row["token_id"],
     )  # fmt: skip
+
+
+def spec_of(text: str) -> JobSpec:
+    """What the job asks for. A job is loaded for each thing that happens to it, often soon after the last one."""
+    return _kept_spec(text) if len(text) <= SHORT else JobSpec.model_validate_json(text)
+
+
+@lru_cache(maxsize=1_024)
+def _kept_spec(text: str) -> JobSpec:
+    return JobSpec.model_validate_json(text)
 
 
 def _avoid_text(avoid: Mapping[str, Avoid]) -> str | None:

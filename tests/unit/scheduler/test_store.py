@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, Select
 from sqlalchemy.dialects import postgresql
 
-from services.scheduler import queue_store, store, wiring
+from services.scheduler import queue_store, rows, store, wiring
 from services.scheduler.ceilings import Amounts
 from services.scheduler.deadlines import Deadline, Graces
 from services.scheduler.decisions import Call, CancelAsked, Passed
@@ -22,7 +22,7 @@ from shared.contracts.reasons import ReasonCode, because
 from shared.job import AttemptStatus
 from shared.ports import Store
 from shared.runtime.migrating import differences
-from tests.builders import ALICE, BOB, NOON, VO, job_id
+from tests.builders import ALICE, BOB, NOON, VO, a_spec, job_id
 from tests.stores import open_store
 from tests.unit.scheduler.builders import NEED, History, later, placed, seen
 
@@ -137,6 +137,13 @@ async def test_what_is_in_use_is_what_current_attempts_take(kept: Store) -> None
     two = Amounts(500, 2 * NEED.memory_mib, 2 * NEED.disk_mib, 0, 2)
     assert found.of(VO) == found.of(VO, ALICE) == found.of(VO, ALICE, "prague") == two
     assert found.of(VO, BOB) == found.of("vo.other") == Amounts()
+
+
+def test_a_specification_is_read_once_unless_it_is_long() -> None:
+    short, long = (a_spec(env={"WORDS": "a" * length}).model_dump_json() for length in (10, rows.SHORT))
+    assert rows.spec_of(short) is rows.spec_of(short)
+    assert rows.spec_of(long) == rows.spec_of(long)
+    assert rows.spec_of(long) is not rows.spec_of(long)
 
 
 async def test_a_job_that_backs_off_is_left_out_until_its_time(kept: Store) -> None:
