@@ -14,6 +14,6 @@ try:
         answer = b"".join(iter(lambda: connection.recv(65_536), b"")).decode(errors="replace")
 except OSError as error:
     sys.exit(f"{HOST}:{PORT}: {error}")
-status, _, rest = answer.partition("\r\n")
+status, *lines = answer.splitlines() or [""]
 if status.split()[1:2] != ["200"]:
-    sys.exit(f"{status} {rest.splitlines()[-1] if rest else ''}")
+    sys.exit(" ".join([status, *(line for line in lines if line.startswith("{"))]))

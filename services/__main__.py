@@ -1,6 +1,7 @@
 """`serai-platform`: the operators' command. It chooses what to run; everything else is in the services."""
 
 import asyncio
+import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,10 @@ EXIT_CODES = (
     "Exit codes: 0 it worked; 1 it failed (`run`: an example did not end as expected); 2 the command line is wrong; "
     "78 settings, files or the machine are not as needed; 130 and 143 ended by Ctrl-C or SIGTERM before it was done."
 )
+
+_LOOKUPS_AT_ONCE = 16
+"""Names looked up at the same time. One that no server answers for takes its place for ten seconds; the others, as the
+database's and Consul's, must not wait behind it."""
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__, epilog=EXIT_CODES
@@ -242,6 +247,8 @@ def _run(work: Any) -> int:
     """Run the loop; an error that we know is one sentence on standard error and exit code 1."""
     import uvloop
 
+    # Half of libuv's threads look up names: two, if nothing is said.
+    os.environ.setdefault("UV_THREADPOOL_SIZE", str(2 * _LOOKUPS_AT_ONCE))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(work) or 0

@@ -36,6 +36,8 @@ PUBLISHED = yaml.safe_load((HERE / "published.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 NO_COMMAND_TO_ASK = {"collector", "jaeger"}
 BUILDS_ITSELF = {"keycloak"}
+PLAIN = ("PUBLISH", "IMAGE", "COMPOSE_PROFILES")
+"""What stands in `.env` and is no secret."""
 VARIABLES = example_env.variables(documents.SETTINGS, documents.PREFIXES)
 
 
@@ -141,7 +143,7 @@ def test_every_lasting_container_is_looked_at(name: str) -> None:
     ("answer", "code", "told"),
     [
         (b"HTTP/1.1 200 OK\r\n\r\n{}", 0, ""),
-        (b'HTTP/1.1 503 Not Now\r\na: b\r\n\r\n{"checks": {"bus": "no"}}', 1, '503 Not Now {"checks"'),
+        (b'HTTP/1.1 503 Not Now\r\na: b\r\n\r\n1f\r\n{"checks": {"bus": "no"}}\r\n0\r\n\r\n', 1, 'Now {"checks"'),
         (b"", 1, ""),
     ],
 )  # fmt: skip
@@ -357,7 +359,7 @@ def test_the_example_site_can_write_beside_its_data_and_knows_its_own_user() -> 
 
 def test_no_secret_has_a_value_here() -> None:
     kept = secrets_of(HERE / "example.secrets.env")
-    assert {name for name, value in kept.items() if value} == {"PUBLISH", "IMAGE"}
+    assert {name for name, value in kept.items() if value} == set(PLAIN)
     word = re.compile(r"(PASSWORD|TOKEN|SECRET|UUID)(?!.*(FILE|DIR))")
     for name, service in SERVICES.items():
         for key, value in service.get("environment", {}).items():
@@ -367,12 +369,12 @@ def test_no_secret_has_a_value_here() -> None:
 
 def test_every_value_that_compose_asks_for_is_made_and_every_made_one_is_used() -> None:
     asked = {found[0] for found in ASKED.findall((HERE / "compose.yaml").read_text())}
-    assert asked == set(secrets_of(HERE / "example.secrets.env"))
+    assert asked | {"COMPOSE_PROFILES"} == set(secrets_of(HERE / "example.secrets.env"))
 
 
 def test_made_secrets_are_long_differ_and_fit_into_addresses(made: Path) -> None:
     secrets = secrets_of(made / ".env")
-    secret = [value for name, value in secrets.items() if name not in ("PUBLISH", "IMAGE", "SERVICE_KEYS")]
+    secret = [value for name, value in secrets.items() if name not in (*PLAIN, "SERVICE_KEYS")]
     assert len(set(secret)) == len(secret)
     assert all(re.fullmatch(r"[0-9A-Za-z_-]{36,}", value) for value in secret)
     assert (made / ".env").stat().st_mode & 0o077 == 0
@@ -393,6 +395,14 @@ def test_making_secrets_again_keeps_what_is_there_and_adds_what_is_missing(made:
     again = make_secrets(tmp_path)
     assert again["AUTH_KEY_SECRET"] != first["AUTH_KEY_SECRET"]
     assert again | {"AUTH_KEY_SECRET": ""} == first | {"AUTH_KEY_SECRET": ""}
+
+
+def test_without_a_word_the_demo_site_runs_as_sites_yaml_says_and_who_takes_it_out_is_heard(
+    made: Path, tmp_path: Path
+) -> None:
+    assert secrets_of(made / ".env")["COMPOSE_PROFILES"] == "site"
+    (tmp_path / ".env").write_text("COMPOSE_PROFILES=\n")
+    assert make_secrets(tmp_path)["COMPOSE_PROFILES"] == ""
 
 
 @pytest.mark.parametrize("name", OURS)
