@@ -134,6 +134,8 @@ class AllocationSeen:
     """DesiredTransition Migrate or MigrateDisablePlacement: its node is being drained."""
     preempted: bool = False
     ports: tuple[tuple[str, str, int], ...] = ()
+    uses: tuple[int, int, int] = (0, 0, 0)
+    """What it holds of its node: (MHz, MiB of memory, MiB of disk); nothing once its client is done."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a site has to offer: its ready nodes as the cluster shows them. Pure.
+"""What a site has to offer: its ready nodes as the cluster shows them, and what others hold of them. Pure.
 
 Several sites may share one cluster: a node belongs to the sites whose datacenters and node pool it is in.
 """
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
+from services.monitor.others import NOTHING, Room, Use
 from shared.engine import NodeSeen
 from shared.site import NodeCapacity, Site, SiteCapacity
 
@@ -14,27 +15,16 @@ ALL_POOLS = "all"
 
 
 def known_nodes(nodes: Iterable[NodeSeen]) -> dict[str, NodeSeen]:
-    """Nodes of a listing by id: the truth, also about what others use."""
+    """Nodes of a listing by id: the truth."""
     return {node.id: node for node in nodes}
 
 
 def with_node(nodes: Mapping[str, NodeSeen], seen: NodeSeen) -> Mapping[str, NodeSeen]:
-    """The nodes after one sight on the stream, which never shows what others use; the same mapping if it was old."""
+    """The nodes after one sight on the stream, which may lack capacity; the same mapping if it was old."""
     known = nodes.get(seen.id)
     if known is not None and seen.modify_index <= known.modify_index:
         return nodes
-    return {**nodes, seen.id: replace(seen, capacity=_capacity(known, seen.capacity))}
-
-
-def _capacity(known: NodeSeen | None, seen: NodeCapacity | None) -> NodeCapacity | None:
-    if known is None or known.capacity is None or seen is None:
-        return seen if seen is not None or known is None else known.capacity
-    used = known.capacity
-    foreign = {
-        "foreign_cpu_mhz": used.foreign_cpu_mhz, "foreign_memory_mib": used.foreign_memory_mib,
-        "foreign_disk_mib": used.foreign_disk_mib,
-    }  # fmt: skip
-    return seen.model_copy(update=foreign)
+    return {**nodes, seen.id: replace(seen, capacity=seen.capacity or (known.capacity if known else None))}
 
 
 def usable(node: NodeSeen) -> bool:
@@ -48,7 +38,17 @@ def belongs(node: NodeSeen, site: Site) -> bool:
     return pool and any(fnmatchcase(node.datacenter, pattern) for pattern in site.datacenters)
 
 
-def site_capacity(site: Site, nodes: Iterable[NodeSeen]) -> SiteCapacity:
-    """The usable nodes of a site, by name."""
-    mine = (node.capacity for node in nodes if usable(node) and belongs(node, site))
-    return SiteCapacity(nodes=tuple(sorted((c for c in mine if c is not None), key=lambda capacity: capacity.name)))
+def site_capacity(site: Site, nodes: Iterable[NodeSeen], room: Room | None = None) -> SiteCapacity:
+    """The usable nodes of a site, by name, and what others hold of them."""
+    held = room or {}
+    mine = (
+        _with_others(node.capacity, held.get(node.id, NOTHING))
+        for node in nodes
+        if node.capacity is not None and usable(node) and belongs(node, site)
+    )
+    return SiteCapacity(nodes=tuple(sorted(mine, key=lambda capacity: capacity.name)))
+
+
+def _with_others(capacity: NodeCapacity, use: Use) -> NodeCapacity:
+    cpu, memory, disk = use
+    return capacity.model_copy(update={"foreign_cpu_mhz": cpu, "foreign_memory_mib": memory, "foreign_disk_mib": disk})

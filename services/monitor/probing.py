@@ -4,7 +4,10 @@ Separate from the watcher, whose stream may be broken for reasons of its own.
 """
 
 import asyncio
+import time
+from collections import deque
 
+from services.monitor import others
 from services.monitor.changes import wait
 from services.monitor.settings import MonitorSettings
 from services.monitor.site_health import Sign
@@ -34,6 +37,7 @@ class Prober:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._probe(), name="monitor.probe")
             group.create_task(self._observe(), name="monitor.observe")
+            group.create_task(self._take_room(), name="monitor.room")
 
     async def _probe(self) -> None:
         while True:
@@ -57,8 +61,17 @@ class Prober:
         return Sign.ANSWERED, ""
 
     async def _observe(self) -> None:
-        """Woken by nodes that changed and by each look."""
+        """Woken by nodes that changed, by room that others took or gave, and by each look."""
         while True:
             self._desk.nodes_changed.clear()
             await self._desk.observe(self._settings.observe_interval_s)
             await wait(self._desk.nodes_changed, self._settings.observe_interval_s)
+
+    async def _take_room(self) -> None:
+        """What others took or freed is told at once, and less often where that never ends."""
+        told: deque[float] = deque(maxlen=others.OFTEN)
+        while True:
+            await self._desk.others_changed.wait()
+            await asyncio.sleep(others.patience_s(told, self._desk.nodes, time.monotonic()))
+            told.append(time.monotonic())
+            self._desk.take_room()

@@ -73,6 +73,7 @@ class Reconciler:
     async def listed(self) -> Listed:
         """A new listing, and who lived before it was asked for."""
         live = await self._store.read_long(lambda connection: store.live_records(connection, self._cluster))
+        self._desk.will_list()
         return Listed(await self._watch.listing(), live)
 
     async def fold(self, listed: Listed) -> None:

@@ -7,13 +7,15 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from services.monitor import capacity, store
 from services.monitor.attempts import Identity
+from services.monitor.others import Others, Room
 from services.monitor.site_health import Health, Hysteresis, Sign, Standing, after
 from services.monitor.store import SiteRow
 from shared.contracts.events import SiteEvent, SiteObserved, SiteReachable, SiteStray, SiteSuspect, SiteUnreachable
-from shared.engine import NodeSeen
+from shared.engine import AllocationSeen, Line, Listing, NodeSeen
 from shared.ports import SiteRegistry
 from shared.runtime import logs
 from shared.runtime.leadership import Leadership
@@ -21,6 +23,8 @@ from shared.runtime.transactions import Transactions, Unit
 from shared.site import Site, SiteCapacity
 
 log = logs.get("monitor.sites")
+
+S = TypeVar("S", AllocationSeen, NodeSeen)
 
 Telling = Callable[[int, str | None], SiteEvent]
 """(occurrence, VO of a copy or None) -> event."""
@@ -72,8 +76,12 @@ class SiteDesk:
         self._health: dict[str, Health] = {}
         self._signing = asyncio.Lock()
         self._nodes: Mapping[str, NodeSeen] = {}
+        self._others = Others()
+        self._room: Room = {}
+        """What others held when that was taken over last; it changes often, and is told with all of a site's nodes."""
         self._listed = False
         self.nodes_changed = asyncio.Event()
+        self.others_changed = asyncio.Event()
 
     # -- how they stand -------------------------------------------------------------------------------------------
 
@@ -130,19 +138,41 @@ class SiteDesk:
 
     # -- what they offer ------------------------------------------------------------------------------------------
 
-    def listed(self, nodes: Sequence[NodeSeen]) -> None:
-        """The nodes of a re-listing: the truth."""
-        self._nodes, self._listed = capacity.known_nodes(nodes), True
-        self.nodes_changed.set()
+    def will_list(self) -> None:
+        """A re-listing is about to be asked for."""
+        self._others.asked()
 
-    def saw(self, nodes: Iterable[NodeSeen]) -> None:
-        """Nodes on the stream."""
+    def began_anew(self) -> None:
+        """The cluster's indexes began anew."""
+        self._others.forget()
+
+    def listed(self, listing: Listing) -> None:
+        """The nodes of a re-listing, and what others hold of them: the truth."""
+        self._nodes, self._listed = capacity.known_nodes(listing.nodes), True
+        self._others.listed(listing.allocations)
+        self.take_room()
+
+    def saw(self, lines: Sequence[Line]) -> None:
+        """What the stream tells of nodes, and of others' allocations."""
         known = self._nodes
-        for node in nodes:
+        for node in _of(lines, NodeSeen):
             known = capacity.with_node(known, node)
         if known is not self._nodes:
             self._nodes = known
             self.nodes_changed.set()
+        if self._others.saw(_of(lines, AllocationSeen)):
+            self.others_changed.set()
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes the cluster has."""
+        return len(self._nodes)
+
+    def take_room(self) -> None:
+        """Take over what others hold by now, to be told."""
+        self.others_changed.clear()
+        self._room = self._others.room
+        self.nodes_changed.set()
 
     async def observe(self, interval_s: float) -> None:
         """Tell the capacity of each reachable site that changed, or was not told for `interval_s`."""
@@ -153,7 +183,7 @@ class SiteDesk:
                 await self._observe_one(site, interval_s)
 
     async def _observe_one(self, site: Site, interval_s: float) -> None:
-        offer = capacity.site_capacity(site, self._nodes.values())
+        offer = capacity.site_capacity(site, self._nodes.values(), self._room)
         row = await self._transactions.store.read(lambda connection: store.site(connection, site.name))
         now = self._transactions.clock()
         if row.capacity == offer and row.observed_at and now - row.observed_at < timedelta(seconds=interval_s):
@@ -180,6 +210,10 @@ class SiteDesk:
         if strays:
             log.warning("strays", cluster=self._cluster, attempts=[str(stray.attempt) for stray in strays])
             await self._transactions.run(tell)
+
+
+def _of(lines: Sequence[Line], kind: type[S]) -> Iterable[S]:
+    return (one for line in lines for one in line.seen if isinstance(one, kind))
 
 
 def _tell(unit: Unit, row: SiteRow, telling: Telling, vos: Sequence[str] = ()) -> SiteRow:

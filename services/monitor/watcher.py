@@ -19,7 +19,7 @@ from services.monitor.settings import MonitorSettings
 from services.monitor.site_health import Sign
 from services.monitor.sites import SiteBook, SiteDesk
 from services.monitor.watching import Resumed
-from shared.engine import Heartbeat, Line, NodeSeen
+from shared.engine import Heartbeat, Line
 from shared.errors import Misconfigured, Refused, SeraiError, Unavailable
 from shared.ports import EngineWatch, Store
 from shared.runtime import logs
@@ -190,7 +190,7 @@ class Watcher:
 
     async def _fold_lines(self, lines: list[Line]) -> None:
         self._position = watching.position_after(self._position, (line.index for line in lines))
-        self._desk.saw(one for line in lines for one in line.seen if isinstance(one, NodeSeen))
+        self._desk.saw(lines)
         sights = [found for line in lines if (found := watching.by_attempt(line.seen))]
         if sights:
             folded = await self._folding.fold(sights, self._position)
@@ -204,10 +204,11 @@ class Watcher:
             log.error("cluster_began_anew", cluster=self._cluster, checkpoint=self._position, index=listing.index)
             self._position, self._verdict = listing.index, Resumed.SAME
             self._reconciler.forget_index()
+            self._desk.began_anew()
             await self._store_position()
         await self._reconciler.fold(listed)
         self._believed = True
-        self._desk.listed(listing.nodes)
+        self._desk.listed(listing)
 
     async def _store_position(self) -> None:
         await self._folding.fold([], self._position)

@@ -86,6 +86,7 @@ def allocation_of(row: Row, *, timeout: bool = False, timeout_reason: str = "") 
         migrating=bool(transition.get("Migrate") or transition.get("MigrateDisablePlacement")),
         preempted=bool(get("PreemptedByAllocation")),
         ports=_ports(get("AllocatedResources") or {}),
+        uses=used_by(row),
     )
 
 
@@ -171,8 +172,8 @@ def job_of(row: Row, *, deleted: bool = False) -> JobSeen:
     )
 
 
-def node_of(row: Row, foreign: tuple[int, int, int] = (0, 0, 0)) -> NodeSeen:
-    """A node; `foreign` is what others than us use of it, in (MHz, MiB of memory, MiB of disk)."""
+def node_of(row: Row) -> NodeSeen:
+    """A node of the stream or of a listing: neither says what others use of it."""
     return NodeSeen(
         id=row["ID"],
         name=row.get("Name") or "",
@@ -182,11 +183,11 @@ def node_of(row: Row, foreign: tuple[int, int, int] = (0, 0, 0)) -> NodeSeen:
         draining=bool(row.get("Drain") or row.get("DrainStrategy")),
         datacenter=row.get("Datacenter") or "",
         node_pool=row.get("NodePool") or "default",
-        capacity=_capacity(row, foreign) if row.get("NodeResources") else None,
+        capacity=_capacity(row) if row.get("NodeResources") else None,
     )
 
 
-def _capacity(row: Row, foreign: tuple[int, int, int]) -> NodeCapacity:
+def _capacity(row: Row) -> NodeCapacity:
     def free(block: str, unit: str) -> int:
         return int(_figure(row["NodeResources"], block, unit) - _figure(row.get("ReservedResources"), block, unit))
 
@@ -198,9 +199,6 @@ def _capacity(row: Row, foreign: tuple[int, int, int]) -> NodeCapacity:
         disk_mib=free("Disk", "DiskMB"),
         gpus=tuple(_gpus(row["NodeResources"].get("Devices") or ())),
         drivers=tuple(sorted(name for name, driver in drivers if (driver or {}).get("Healthy"))),
-        foreign_cpu_mhz=foreign[0],
-        foreign_memory_mib=foreign[1],
-        foreign_disk_mib=foreign[2],
     )
 
 

@@ -4,17 +4,15 @@ Called by `cluster.py`, which puts it behind the port EngineWatch. Never stale: 
 """
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 from shared.adapters.nomad.http import NomadHttp
-from shared.adapters.nomad.parsing import Row, allocation_of, evaluation_of, job_of, node_of, used_by
+from shared.adapters.nomad.parsing import Row, allocation_of, evaluation_of, job_of, node_of
 from shared.adapters.nomad.policies import READ
 from shared.adapters.nomad.settings import ClusterSettings
 from shared.engine import AllocationSeen, Listing, Presence
 from shared.errors import Misconfigured, NotFound, SeraiError, Unavailable
-from shared.ids import attempt_of
 from shared.namespaces import DEFAULT
 
 _NO_JOB = "serai-asks-whether-it-may-read"
@@ -41,13 +39,12 @@ class NomadReader:
         except TimeoutError as late:
             raise self._unavailable(f"no listing within {self._settings.listing_timeout_s:g} s") from late
         parts = (jobs, allocations, evaluations, nodes)
-        foreign = _foreign(allocations.rows)
         return Listing(
             index=min(part.index for part in parts),
             jobs=tuple(job_of(row) for row in jobs.rows),
             allocations=tuple(allocation_of(row) for row in allocations.rows),
             evaluations=tuple(evaluation_of(row) for row in evaluations.rows),
-            nodes=tuple(node_of(row, foreign.get(row["ID"], (0, 0, 0))) for row in nodes.rows),
+            nodes=tuple(node_of(row) for row in nodes.rows),
             known_leader=all(part.known_leader for part in parts),
         )
 
@@ -149,14 +146,3 @@ class _Rows:
         self.rows = rows
         self.index = index
         self.known_leader = known_leader
-
-
-def _foreign(allocations: Iterable[Row]) -> dict[str, tuple[int, int, int]]:
-    """Per node id what allocations of others than us hold."""
-    held: defaultdict[str, tuple[int, int, int]] = defaultdict(lambda: (0, 0, 0))
-    for row in allocations:
-        if attempt_of(row["JobID"]) is None:
-            cpu, memory, disk = held[row["NodeID"]]
-            more = used_by(row)
-            held[row["NodeID"]] = cpu + more[0], memory + more[1], disk + more[2]
-    return held

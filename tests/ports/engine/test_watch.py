@@ -1,11 +1,12 @@
 """EngineWatch: what is promised of the stream, listings, presence, logs and files."""
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import aclosing
 
 import pytest
 
-from shared.engine import AllocationSeen, EvaluationSeen, Heartbeat, JobSeen, Line, LogChunk, Presence
+from shared.engine import AllocationSeen, EvaluationSeen, Heartbeat, JobSeen, Line, LogChunk, Presence, Seen
 from shared.errors import NotFound, Refused
 from tests.ports.engine.site import DEADLINE_S, SMALL, SiteUnderTest, a_script, an_order, of
 
@@ -89,15 +90,24 @@ async def test_nodes_come_with_what_they_have_and_what_strangers_use(site: SiteU
     group = {"Name": "g", "EphemeralDisk": {"SizeMB": 200}, "Tasks": [{"Name": "t", **strange}]}
     job = {"ID": "a-stranger", "Type": "batch", "Datacenters": ["dc1"], "TaskGroups": [group]}
     await site.by_hand("POST", "/v1/jobs", {"Job": job})
-    await site.seen_until(lambda seen: any(isinstance(a, AllocationSeen) and a.job_id == "a-stranger" for a in seen))
-    (node,) = (await site.watch.listing()).nodes
+    streamed = await site.seen_until(lambda seen: any(_of_stranger(seen)))
+    listing = await site.watch.listing()
+    (node,) = listing.nodes
+    (listed,) = _of_stranger(listing.allocations)
+    await site.by_hand("DELETE", "/v1/job/a-stranger")
+    ending = await site.seen_until(lambda seen: any(one.client_status == "complete" for one in _of_stranger(seen)))
     await site.by_hand("DELETE", "/v1/job/a-stranger?purge=true")
     assert (node.status, node.eligible, node.draining, node.datacenter) == ("ready", True, False, "dc1")
     assert node.capacity is not None
     assert (node.capacity.cpu_mhz, node.capacity.memory_mib) == (4000, 2048)
     assert {"raw_exec", "mock_driver"} <= set(node.capacity.drivers)
-    held = node.capacity
-    assert (held.foreign_cpu_mhz, held.foreign_memory_mib, held.foreign_disk_mib) == (300, 40, 200)
+    assert {one.uses for one in (listed, *_of_stranger(streamed))} == {(300, 40, 200)}
+    assert listed.node_id == node.id
+    assert _of_stranger(ending)[-1].uses == (0, 0, 0)
+
+
+def _of_stranger(seen: Iterable[Seen]) -> list[AllocationSeen]:
+    return [one for one in seen if isinstance(one, AllocationSeen) and one.job_id == "a-stranger"]
 
 
 async def test_presence_is_proven_both_ways(site: SiteUnderTest) -> None:

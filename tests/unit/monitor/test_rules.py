@@ -114,11 +114,17 @@ def test_sites_may_share_a_cluster_by_datacenter_and_pool() -> None:
     assert not capacity.site_capacity(a_site(datacenters=("dc-west-*",), node_pool="gpu"), nodes).nodes
 
 
-def test_the_stream_does_not_know_what_others_use() -> None:
-    nodes = capacity.known_nodes([node_seen(1, capacity=a_node(foreign_cpu_mhz=500))])
-    nodes = dict(capacity.with_node(nodes, node_seen(2, capacity=a_node(cpu_mhz=8000))))
-    shown = nodes["n1"].capacity
-    assert shown is not None and (shown.cpu_mhz, shown.foreign_cpu_mhz) == (8000, 500)
+def test_a_site_offers_its_nodes_with_what_others_hold_of_them() -> None:
+    nodes = [node_seen(id="1", capacity=a_node("a")), node_seen(id="2", capacity=a_node("b"))]
+    mine, free = capacity.site_capacity(a_site(), nodes, {"1": (500, 64, 10)}).nodes
+    assert (mine.foreign_cpu_mhz, mine.foreign_memory_mib, mine.foreign_disk_mib) == (500, 64, 10)
+    assert (free.foreign_cpu_mhz, free.foreign_memory_mib, free.foreign_disk_mib) == (0, 0, 0)
+
+
+def test_a_sight_of_a_node_without_its_resources_changes_none() -> None:
+    nodes = capacity.known_nodes([node_seen(1, capacity=a_node(cpu_mhz=8000))])
+    shown = capacity.with_node(nodes, node_seen(2, status="down", capacity=None))["n1"]
+    assert shown.status == "down" and shown.capacity is not None and shown.capacity.cpu_mhz == 8000
 
 
 def test_an_older_sight_of_a_node_is_nothing() -> None:

@@ -1,5 +1,7 @@
 """The monitor over a cluster in memory: what happens there is told once, whatever breaks in between."""
 
+from dataclasses import replace
+
 import pytest
 
 from services.monitor import store
@@ -17,7 +19,7 @@ from shared.contracts.events import (
     SiteSuspect,
     SiteUnreachable,
 )
-from shared.engine import JobSeen
+from shared.engine import AllocationSeen, JobSeen
 from shared.errors import Misconfigured, Unavailable
 from shared.ids import AttemptId
 from shared.job import FailureClass
@@ -224,6 +226,17 @@ async def test_capacity_is_told_when_it_changes(world: World) -> None:
         world.cluster.say(node_seen(7, eligible=False))
         drained = await world.ear.hears(SiteObserved, occurrence=first.occurrence + 1)
     assert len(first.capacity.nodes) == 1 and drained.capacity.nodes == ()
+
+
+async def test_room_that_others_take_or_free_is_told_without_a_listing(world: World) -> None:
+    theirs = AllocationSeen("f1", "somebody", "default", 8, node_id="n1", client_status="running", uses=(500, 64, 10))
+    async with world.monitor():
+        first = await world.ear.hears(SiteObserved)
+        world.cluster.say(theirs)
+        taken = await world.ear.hears(SiteObserved, occurrence=first.occurrence + 1)
+        world.cluster.say(replace(theirs, modify_index=9, client_status="complete", uses=(0, 0, 0)))
+        freed = await world.ear.hears(SiteObserved, occurrence=first.occurrence + 2)
+    assert [told.capacity.nodes[0].foreign_cpu_mhz for told in (first, taken, freed)] == [0, 500, 0]
 
 
 async def test_strays_are_told_at_every_listing_until_they_are_gone(world: World) -> None:

@@ -111,13 +111,11 @@ def test_a_nodes_capacity_is_its_resources_less_what_it_reserves() -> None:
             "ReservedResources": {"Cpu": {"CpuShares": 500}, "Memory": None},
             "Drivers": {"raw_exec": {"Healthy": True}, "docker": {"Healthy": False}, "java": None},
         },
-        foreign=(100, 200, 300),
     )
     assert node.capacity is not None
     assert (node.capacity.cpu_mhz, node.capacity.memory_mib, node.capacity.disk_mib) == (3500, 2048, 100)
     assert [(gpu.model, gpu.count) for gpu in node.capacity.gpus] == [("nvidia/gpu/A100", 1)]
     assert node.capacity.drivers == ("raw_exec",)
-    assert node.capacity.foreign_memory_mib == 200
 
 
 def test_an_absent_key_is_a_zero() -> None:
@@ -135,6 +133,9 @@ def test_only_work_whose_client_is_not_done_holds_resources() -> None:
     assert used_by({"ClientStatus": "running", "AllocatedResources": held}) == (1, 2, 30)
     assert used_by({"ClientStatus": "unknown", "AllocatedResources": held}) == (1, 2, 30)
     assert used_by({"ClientStatus": "complete", "AllocatedResources": held}) == (0, 0, 0)
+    assert allocation_of({"ID": "a", "JobID": "j", "ClientStatus": "running", "AllocatedResources": held}).uses == (
+        1, 2, 30,
+    )  # fmt: skip
 
 
 def test_ports_are_label_host_and_number() -> None:
