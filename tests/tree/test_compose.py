@@ -380,6 +380,20 @@ def test_made_secrets_are_long_differ_and_fit_into_addresses(made: Path) -> None
     assert (made / ".env").stat().st_mode & 0o077 == 0
 
 
+def test_what_is_mounted_can_be_read_also_where_the_tree_was_for_its_owner_alone(tmp_path: Path) -> None:
+    here = tmp_path / "compose"
+    shutil.copytree(HERE, here)
+    for each in here.rglob("*"):
+        each.chmod(each.stat().st_mode & 0o700)
+    subprocess.run(["sh", here / "make-secrets"], check=True, capture_output=True)
+    mounts = {mount.split(":")[0] for service in SERVICES.values() for mount in service.get("volumes", [])}
+    for source in (here / mount for mount in mounts if mount.startswith(".")):
+        for each in (source, *source.rglob("*")):
+            assert each.stat().st_mode & 0o044 == 0o044, each
+            assert each.is_file() or each.stat().st_mode & 0o011 == 0o011, each
+    assert (here / ".env").stat().st_mode & 0o077 == 0
+
+
 def test_the_services_keys_belong_together(made: Path) -> None:
     secrets = secrets_of(made / ".env")
     known = public_keys(secrets["SERVICE_KEYS"])
