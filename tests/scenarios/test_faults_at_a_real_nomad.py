@@ -23,6 +23,9 @@ from tests.between import Between, between
 from tests.real_nomad import RealNomad, real_nomad
 from tests.scenarios.world import ENDED, World, a_site, a_world, shell, site_is, until
 
+DRAINED_WORK_ENDS = (1, 11, 1)
+"""Since then; before, Nomad itself begins a batch again on another node (docs/sites.md)."""
+
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.nomad]
 
 QUICK_SERVER = {"server": {"heartbeat_grace": "1s", "min_heartbeat_ttl": "1s", "event_buffer_size": 20}}
@@ -61,6 +64,12 @@ class Stage:
         (found,) = await asyncio.to_thread(self.nomad.operator.ask, "GET", path)
         return str(found["NodeName"])
 
+    async def runs_on(self, job: str) -> list[str]:
+        """Names of the clients where the first attempt runs."""
+        path = f"/v1/job/{job}-001/allocations?namespace={namespace_of(CLIMATE)}"
+        found = await asyncio.to_thread(self.nomad.operator.ask, "GET", path)
+        return [str(one["NodeName"]) for one in found if one["ClientStatus"] == "running"]
+
     async def attempt_runs(self, job: str, number: int) -> None:
         async def there() -> bool:
             now = await self.world.alice.job(job)
@@ -77,7 +86,9 @@ class Stage:
         await until(gone, f"{attempt} is over")
 
     async def check(self) -> None:
-        """Every job has ended, no Nomad job of ours had more than one allocation, and nothing is left running."""
+        """Every job has ended, no Nomad job of ours had more than one allocation (but for what Nomad itself moved), and
+        nothing is left running.
+        """
         states = {job: (await self.world.alice.job(job)).state for job in self.jobs}
         lost = {job: state for job, state in states.items() if state not in ENDED}
         assert not lost
@@ -87,7 +98,9 @@ class Stage:
 
         await until(nothing, "no stray left")
         found = await asyncio.to_thread(self.nomad.operator.ask, "GET", "/v1/allocations?namespace=*")
-        twice = {name: n for name, n in Counter(row["JobID"] for row in found).items() if n > 1}
+        moves = await asyncio.to_thread(self.nomad.operator.version) < DRAINED_WORK_ENDS
+        ours = [row["JobID"] for row in found if not (moves and (row["DesiredTransition"] or {}).get("Migrate"))]
+        twice = {name: n for name, n in Counter(ours).items() if n > 1}
         assert not twice
 
 
@@ -173,9 +186,17 @@ async def test_a_drained_job_moves_and_it_costs_no_retry(stage: Stage) -> None:
     node = stage.nomad.node(name)["ID"]
     drain = {"DrainSpec": {"Deadline": 1_000_000_000}}
     await stage.hurt("node drained", (stage.nomad.operator.ask, "POST", f"/v1/node/{node}/drain", drain))
-    await stage.attempt_runs(job, 2)
-    assert "drained" in await stage.world.alice.reasons(job)
-    assert await stage.node_of(job, 2) != name
+    if await asyncio.to_thread(stage.nomad.operator.version) < DRAINED_WORK_ENDS:
+
+        async def elsewhere() -> bool:
+            return await stage.runs_on(job) not in ([], [name])
+
+        await until(elsewhere)
+        assert (await stage.world.alice.job(job)).attempt == 1
+    else:
+        await stage.attempt_runs(job, 2)
+        assert "drained" in await stage.world.alice.reasons(job)
+        assert await stage.node_of(job, 2) != name
     back = {"DrainSpec": None, "MarkEligible": True}
     await asyncio.to_thread(stage.nomad.operator.ask, "POST", f"/v1/node/{node}/drain", back)
     await stage.world.alice.serai.cancel(job)
