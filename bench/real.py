@@ -228,9 +228,10 @@ async def _occupancy(gateway: httpx2.AsyncClient, sites: dict[str, httpx2.AsyncC
     slots = {site.name: int(site.cores) for site in BUILT_IN}
     every = sum(slots.values())
     work = Work(2 * every, 4.0, 6.0) if quick else Work(4 * every, 60.0, 170.0)
-    # The platform first: to it, what the plain client has run is the work of others, which it counts when it lists.
-    ours = await occupancy.by_platform(gateway, sites, work)
+    # The plain client first, which is the harder order: to the platform its jobs are the work of others, and room that
+    # they leave must be known in time.
     plain = await occupancy.by_plain_client(sites, work, slots)
+    ours = await occupancy.by_platform(gateway, sites, work)
     method = (
         f"{work.count} jobs of {work.sleep_s:g} s with one core each for {every} cores at three sites; mean over the "
         f"{work.window_s:g} s from the first start, read from Nomad's task events"
