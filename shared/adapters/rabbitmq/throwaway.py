@@ -102,7 +102,7 @@ async def whole_broker(folder: Path, tls: Tls | None = None) -> AsyncIterator[Of
 
 
 @dataclass(frozen=True, slots=True)
-class _Ports:
+class Ports:
     """`management` is 0 where that plugin is off: it makes the start a second longer. `tls` is 0 without."""
 
     amqp: int
@@ -116,7 +116,7 @@ class ThrowAway:
     """One broker in one folder. `kill` and `restart` are for tests: the same folder and ports, hence the same data."""
 
     def __init__(
-        self, script: Path, folder: Path, ports: _Ports, settings: Sequence[str], tls: Tls | None = None
+        self, script: Path, folder: Path, ports: Ports, settings: Sequence[str], tls: Tls | None = None
     ) -> None:  # fmt: skip
         self.url = f"amqp://guest:guest@127.0.0.1:{ports.amqp}/"
         self.management_url = f"http://guest:guest@127.0.0.1:{ports.management}" if ports.management else ""
@@ -142,7 +142,7 @@ class ThrowAway:
                 "no RabbitMQ is installed: 'apt-get install rabbitmq-server', or set AMQP_URL to one that runs"
             )
         amqp, distribution, epmd, *more = free_ports(5)
-        ports = _Ports(amqp, distribution, epmd, more[0] if management else 0, more[1] if tls else 0)
+        ports = Ports(amqp, distribution, epmd, more[0] if management else 0, more[1] if tls else 0)
         made = cls(script, folder, ports, settings, tls)
         made._write_settings()
         await made.restart()
@@ -151,9 +151,9 @@ class ThrowAway:
     async def restart(self) -> None:
         """Start it again after `stop` or `kill`."""
         environment = self._environment()
-        await self._spawn("epmd.log", environment, "epmd", "-address", "127.0.0.1", "-port", str(self._ports.epmd))
-        await self._spawn("broker.log", environment, str(self._script))
         try:
+            await self._spawn("epmd.log", environment, "epmd", "-address", "127.0.0.1", "-port", str(self._ports.epmd))
+            await self._spawn("broker.log", environment, str(self._script))
             async with asyncio.timeout(READY_S):
                 await self._serving()
         except TimeoutError as error:
