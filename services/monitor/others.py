@@ -6,7 +6,7 @@ Without a question to the cluster: an allocation on the stream says what it hold
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from shared.engine import AllocationSeen
+from shared.engine import AllocationSeen, JobSeen, Line
 from shared.ids import attempt_of
 
 MOST: Final = 50_000
@@ -24,12 +24,17 @@ Room = Mapping[str, Use]
 """By node id what others hold of it."""
 
 
+Job = tuple[str, str]
+"""(Namespace, id)."""
+
+
 class _Held(NamedTuple):
     """What one allocation of others held of its node when it was seen last; nothing once it has ended."""
 
     seen_at: int
     node_id: str
     use: Use
+    job: Job
 
 
 class Others:
@@ -84,6 +89,21 @@ class Others:
                 changed = changed or before != held.use
         return changed
 
+    def purged(self, jobs: Mapping[Job, int]) -> bool:
+        """Jobs that were purged, with the index of that; whether somebody holds less than before.
+
+        Their allocations are deleted with them, and no line of the stream tells of those any more.
+        """
+        gone = {
+            id: held._replace(seen_at=jobs[held.job], use=NOTHING)
+            for id, held in (self._held.items() if jobs else ())
+            if held.use != NOTHING and held.seen_at < jobs.get(held.job, 0)
+        }
+        for id, held in gone.items():
+            self._count(self._held[id], -1)
+            self._remember(id, held)
+        return bool(gone)
+
     def _add(self, id: str, held: _Held) -> None:
         """One of a listing: counted also when there is no room to remember it."""
         self._count(held, 1)
@@ -107,10 +127,20 @@ class Others:
 
 def _others(allocations: Iterable[AllocationSeen]) -> Iterable[tuple[str, _Held]]:
     return (
-        (one.id, _Held(one.modify_index, one.node_id, one.uses))
+        (one.id, _Held(one.modify_index, one.node_id, one.uses, (one.namespace, one.job_id)))
         for one in allocations
         if attempt_of(one.job_id) is None
     )
+
+
+def purges(lines: Iterable[Line]) -> dict[Job, int]:
+    """Jobs of others that were purged, with the index of that."""
+    return {
+        (one.namespace, one.id): line.index
+        for line in lines
+        for one in line.seen
+        if isinstance(one, JobSeen) and one.deleted and attempt_of(one.id) is None
+    }
 
 
 def patience_s(told: Sequence[float], nodes: int, now: float) -> float:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from services.monitor import capacity, store
+from services.monitor import capacity, others, store
 from services.monitor.attempts import Identity
 from services.monitor.others import Others, Room
 from services.monitor.site_health import Health, Hysteresis, Sign, Standing, after
@@ -160,7 +160,8 @@ class SiteDesk:
         if known is not self._nodes:
             self._nodes = known
             self.nodes_changed.set()
-        if self._others.saw(_of(lines, AllocationSeen)):
+        taken, freed = self._others.saw(_of(lines, AllocationSeen)), self._others.purged(others.purges(lines))
+        if taken or freed:
             self.others_changed.set()
 
     @property

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from services.monitor import others
 from services.monitor.others import NOTHING, Others
-from shared.engine import AllocationSeen
+from shared.engine import AllocationSeen, JobSeen, Line
 from tests.unit.monitor.builders import allocation_seen, an_attempt
 
 pytestmark = pytest.mark.fast
@@ -89,6 +89,32 @@ def test_of_too_many_the_rest_is_counted_when_it_is_listed_and_never_twice() -> 
     found.listed([theirs("c", 5)])
     assert found.room == {"n1": HALF}
     assert found.saw([ended("c", 7)])
+
+
+def test_a_purged_job_holds_nothing_though_no_line_tells_of_its_allocations() -> None:
+    """As recorded at Nomad 2.0.6: the purge of a running job is the last that the stream says of it."""
+    running, queued = theirs("a", 1), replace(theirs("b", 2), client_status="pending")
+    found = listed(running, queued, replace(theirs("c", 3), job_id="another"))
+    purge = others.purges([Line(5, (JobSeen("somebody", "default", 1, deleted=True),))])
+    assert found.purged(purge)
+    assert found.room == {"n1": HALF}
+    assert not found.purged(purge)
+    assert not found.saw([running])
+
+
+def test_what_a_job_of_the_same_name_takes_after_the_purge_counts() -> None:
+    found = listed(theirs("a", 1))
+    found.saw([theirs("b", 6)])
+    assert found.purged({("default", "somebody"): 5})
+    assert found.room == {"n1": HALF}
+    elsewhere = {("elsewhere", "somebody"): 9}
+    assert not found.purged(elsewhere)
+
+
+def test_jobs_that_were_only_stopped_and_ours_are_no_purges_of_others() -> None:
+    ours = allocation_seen(an_attempt(), 1, "running").job_id
+    lines = [Line(5, (JobSeen("somebody", "default", 5, stop=True), JobSeen(ours, "default", 5, deleted=True)))]
+    assert others.purges(lines) == {}
 
 
 STEPS = st.lists(
