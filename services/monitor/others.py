@@ -10,7 +10,7 @@ from shared.engine import AllocationSeen, JobSeen, Line
 from shared.ids import attempt_of
 
 MOST: Final = 50_000
-"""Allocations of others remembered one by one, at some 300 bytes each; a cluster may have more."""
+"""Allocations of others remembered one by one, at some 900 bytes each; a cluster may have more."""
 NODES_A_SECOND: Final = 50
 """A site's telling names all of its nodes: so large ones tell of others' room less often."""
 OFTEN: Final = 10
@@ -22,8 +22,6 @@ Use = tuple[int, int, int]
 NOTHING: Final[Use] = (0, 0, 0)
 Room = Mapping[str, Use]
 """By node id what others hold of it."""
-
-
 Job = tuple[str, str]
 """(Namespace, id)."""
 
@@ -47,6 +45,8 @@ class Others:
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._held: dict[str, _Held] = {}
+        self._of_job: dict[Job, list[str]] = {}
+        """The ids of `_held` by job."""
         self._room: dict[str, Use] = {}
         self._all_known = True
         self._newest = 0
@@ -64,7 +64,7 @@ class Others:
     def listed(self, allocations: Iterable[AllocationSeen]) -> None:
         """The listing, the truth; what the stream told after it was asked for stays."""
         later = {id: held for id, held in self._held.items() if held.seen_at > self._asked_at}
-        self._held, self._room, self._all_known = {}, {}, True
+        self._held, self._of_job, self._room, self._all_known = {}, {}, {}, True
         for id, held in _others(allocations):
             self._add(id, max(held, later.pop(id, held), key=lambda one: one.seen_at))
         for id, held in later.items():
@@ -72,7 +72,7 @@ class Others:
 
     def forget(self) -> None:
         """The cluster's indexes began anew."""
-        self._held, self._newest, self._asked_at = {}, 0, 0
+        self._held, self._of_job, self._newest, self._asked_at = {}, {}, 0, 0
 
     def saw(self, allocations: Iterable[AllocationSeen]) -> bool:
         """Sights on the stream; whether somebody holds more or less than before."""
@@ -94,15 +94,15 @@ class Others:
 
         Their allocations are deleted with them, and no line of the stream tells of those any more.
         """
-        gone = {
-            id: held._replace(seen_at=jobs[held.job], use=NOTHING)
-            for id, held in (self._held.items() if jobs else ())
-            if held.use != NOTHING and held.seen_at < jobs.get(held.job, 0)
-        }
-        for id, held in gone.items():
-            self._count(self._held[id], -1)
-            self._remember(id, held)
-        return bool(gone)
+        changed = False
+        for job, index in jobs.items():
+            for id in self._of_job.get(job, ()):
+                held = self._held[id]
+                if held.use != NOTHING and held.seen_at < index:
+                    self._count(held, -1)
+                    self._remember(id, held._replace(seen_at=index, use=NOTHING))
+                    changed = True
+        return changed
 
     def _add(self, id: str, held: _Held) -> None:
         """One of a listing: counted also when there is no room to remember it."""
@@ -111,9 +111,11 @@ class Others:
 
     def _remember(self, id: str, held: _Held) -> bool:
         """False when there is no room for one more: it cannot be told whether it was counted until the next listing."""
-        if id not in self._held and len(self._held) >= self._most:
-            self._all_known = False
-            return False
+        if id not in self._held:
+            if len(self._held) >= self._most:
+                self._all_known = False
+                return False
+            self._of_job.setdefault(held.job, []).append(id)
         self._held[id] = held
         self._newest = max(self._newest, held.seen_at)
         return True

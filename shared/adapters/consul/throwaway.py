@@ -25,6 +25,7 @@ from shared.errors import Misconfigured, Unavailable
 
 READY_S: Final = 60.0
 STOP_S: Final = 10.0
+VERSION_S: Final = 10.0
 _HOST: Final = "127.0.0.1"
 _PORTS: Final = range(21_000, 32_000)
 """Below the ports that Linux gives to outgoing connections, so that nobody gets ours in between."""
@@ -228,7 +229,14 @@ async def _version(binary: Path) -> str:
         str(binary), "version", stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
-    return (await process.communicate())[0].decode(errors="replace")
+    try:
+        async with asyncio.timeout(VERSION_S):
+            return (await process.communicate())[0].decode(errors="replace")
+    except TimeoutError as error:
+        raise Unavailable(f"{binary} does not tell its version within {VERSION_S:g} s") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
 
 
 def free_ports(count: int) -> list[int]:

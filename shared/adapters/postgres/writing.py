@@ -183,7 +183,7 @@ class Writer:
         except (_Again, _Carefully):
             await self._roll_back(connection)
             raise
-        except BaseException:
+        except BaseException:  # cancelled, too: the transaction in it is nobody's now
             await self._drop()
             raise
         finally:
@@ -232,7 +232,7 @@ class Writer:
         self._connection = await self._connect()
         try:
             return await self._begin_on(self._connection, wait=True)
-        except BaseException:
+        except BaseException:  # cancelled, too: the turn it asked for is nobody's now
             await self._drop()
             raise
 
@@ -244,7 +244,7 @@ class Writer:
             await connection.ask_turn(self._turn)
             if wait:
                 await connection.answered()
-        except BaseException:
+        except BaseException:  # cancelled, too: the timers would cut what comes after
             self._wait_no_more()
             raise
         return connection

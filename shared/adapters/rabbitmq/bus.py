@@ -45,7 +45,7 @@ class AmqpBus:
         bus = cls(url, access, ladder_s, clock)
         try:
             await bus.ready()
-        except BaseException:
+        except BaseException:  # cancelled, too: nobody else would close it
             await bus.close()
             raise
         return bus

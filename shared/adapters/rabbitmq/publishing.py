@@ -61,7 +61,7 @@ class Publisher:
                     await self._publish_some(channel, parcels[start : start + IN_FLIGHT])
             except exceptions.DeliveryError:
                 raise  # the broker's answer: the channel is as good as before
-            except BaseException:
+            except BaseException:  # cancelled, too: its confirms are awaited by nobody
                 await self._drop(channel)
                 raise
 
@@ -99,7 +99,7 @@ class Publisher:
             async with asyncio.timeout(CALL_S):
                 for name in self._fed:
                     await channel.declare_queue(name, passive=True)
-        except BaseException:
+        except BaseException:  # cancelled, too: nobody else would close it
             await close_channel(channel)
             raise
         return channel

@@ -159,7 +159,7 @@ class ThrowAway:
         except TimeoutError as error:
             await self.stop()
             raise Unavailable(f"RabbitMQ was not ready after {READY_S:g} s:\n{self._last_words()}") from error
-        except BaseException:
+        except BaseException:  # cancelled, too: nobody else would end the programs
             await self.stop()
             raise
 
@@ -199,7 +199,7 @@ class ThrowAway:
         try:
             async with asyncio.timeout(CTL_S):
                 said = (await process.communicate())[0].decode(errors="replace")
-        except BaseException:
+        except BaseException:  # cancelled, too: nobody else would end the program
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             raise

@@ -86,11 +86,7 @@ async def test_a_listing_of_many_pages_is_whole(site: SiteUnderTest) -> None:
 
 
 async def test_nodes_come_with_what_they_have_and_what_strangers_use(site: SiteUnderTest) -> None:
-    strange = {"Driver": "mock_driver", "Config": {"run_for": "60s"}, "Resources": {"CPU": 300, "MemoryMB": 40}}
-    group = {"Name": "g", "EphemeralDisk": {"SizeMB": 200}, "Tasks": [{"Name": "t", **strange}]}
-    job = {"ID": "a-stranger", "Type": "batch", "Datacenters": ["dc1"], "TaskGroups": [group]}
-    await site.by_hand("POST", "/v1/jobs", {"Job": job})
-    streamed = await site.seen_until(lambda seen: any(_of_stranger(seen)))
+    streamed = await _runs(site, "a-stranger")
     listing = await site.watch.listing()
     (node,) = listing.nodes
     (listed,) = _of_stranger(listing.allocations)
@@ -106,8 +102,30 @@ async def test_nodes_come_with_what_they_have_and_what_strangers_use(site: SiteU
     assert _of_stranger(ending)[-1].uses == (0, 0, 0)
 
 
-def _of_stranger(seen: Iterable[Seen]) -> list[AllocationSeen]:
-    return [one for one in seen if isinstance(one, AllocationSeen) and one.job_id == "a-stranger"]
+async def test_a_purge_is_the_last_that_the_stream_tells_of_what_strangers_use(site: SiteUnderTest) -> None:
+    """Its allocations are gone with it, without an event: whoever counts what they hold must know by the job."""
+    if not await site.since(1, 11, 3):
+        pytest.skip("deletions are seen")  # promises.py
+    await _runs(site, "a-purged-stranger")
+    await site.by_hand("DELETE", "/v1/job/a-purged-stranger?purge=true")
+    seen = await site.seen_until(lambda seen: any(isinstance(one, JobSeen) and one.deleted
+                                                  and one.id == "a-purged-stranger" for one in seen))  # fmt: skip
+    listing = await site.watch.listing()
+    assert _of_stranger(seen, "a-purged-stranger")[-1].client_status in ("pending", "running")
+    assert _of_stranger(listing.allocations, "a-purged-stranger") == []
+
+
+async def _runs(site: SiteUnderTest, name: str) -> list[Seen]:
+    """A job of somebody else's; what the stream told until it had an allocation."""
+    strange = {"Driver": "mock_driver", "Config": {"run_for": "60s"}, "Resources": {"CPU": 300, "MemoryMB": 40}}
+    group = {"Name": "g", "EphemeralDisk": {"SizeMB": 200}, "Tasks": [{"Name": "t", **strange}]}
+    job = {"ID": name, "Type": "batch", "Datacenters": ["dc1"], "TaskGroups": [group]}
+    await site.by_hand("POST", "/v1/jobs", {"Job": job})
+    return await site.seen_until(lambda seen: any(_of_stranger(seen, name)))
+
+
+def _of_stranger(seen: Iterable[Seen], name: str = "a-stranger") -> list[AllocationSeen]:
+    return [one for one in seen if isinstance(one, AllocationSeen) and one.job_id == name]
 
 
 async def test_presence_is_proven_both_ways(site: SiteUnderTest) -> None:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from services.monitor import kept_store, store
-from shared.contracts.events import AttemptRunning, AttemptSucceeded
+from shared.contracts.events import AttemptRunning, AttemptSucceeded, SiteObserved
 from shared.contracts.questions import EventsAnswer, OutputsAnswer
 from shared.errors import NotFound, Refused, Unavailable
 from tests.builders import job_id
@@ -30,6 +30,12 @@ async def succeeds(world: World) -> None:
     at = world.cluster.index + 1
     world.cluster.say(allocation_seen(ONE, at, "complete", tasks=(ended(),)), job_seen(ONE, at, "dead"))
     await world.ear.hears(AttemptSucceeded)
+
+
+async def goes_away(world: World) -> None:
+    """From here on it answers nothing but its stream; not before it was listed, which would have to be done again."""
+    await world.ear.hears(SiteObserved)
+    world.cluster.wrong = Unavailable("away")
 
 
 async def is_kept(running: Running) -> None:
@@ -68,7 +74,7 @@ async def test_what_is_owed_survives_the_monitor_and_a_site_that_is_away(world: 
     world.cluster.write(ALLOCATION, b"hello\n")
     async with world.monitor() as running:
         await runs(world)
-        world.cluster.wrong = Unavailable("away")
+        await goes_away(world)
         await succeeds(world)
     async with world.monitor(settle_s=0) as running:
         assert await running.store.read(lambda connection: kept_store.is_owed(connection, ONE.job_id))
@@ -85,7 +91,7 @@ async def test_what_is_owed_survives_the_monitor_and_a_site_that_is_away(world: 
 async def test_a_site_that_stays_away_is_given_up_and_the_outputs_say_so(world: World) -> None:
     async with world.monitor(keep_for_s=0.5) as running:
         await runs(world)
-        world.cluster.wrong = Unavailable("away")
+        await goes_away(world)
         await succeeds(world)
         await is_kept(running)
         told = await running.ask.ask("GET", f"{JOB}/outputs", OutputsAnswer, read_grant="good")

@@ -239,6 +239,20 @@ async def test_room_that_others_take_or_free_is_told_without_a_listing(world: Wo
     assert [told.capacity.nodes[0].foreign_cpu_mhz for told in (first, taken, freed)] == [0, 500, 0]
 
 
+async def test_room_of_a_job_that_others_purge_is_free_at_once(world: World) -> None:
+    index = world.cluster.index + 1
+    theirs = AllocationSeen(
+        "f1", "somebody", "default", index, node_id="n1", client_status="running", uses=(500, 64, 10)
+    )
+    async with world.monitor():
+        first = await world.ear.hears(SiteObserved)
+        world.cluster.say(theirs)
+        await world.ear.hears(SiteObserved, occurrence=first.occurrence + 1)
+        world.cluster.say(JobSeen("somebody", "default", index, deleted=True))
+        freed = await world.ear.hears(SiteObserved, occurrence=first.occurrence + 2)
+    assert freed.capacity.nodes[0].foreign_cpu_mhz == 0
+
+
 async def test_strays_are_told_at_every_listing_until_they_are_gone(world: World) -> None:
     world.strays = {ONE.nomad_id}
     placed(world.cluster)
